@@ -1,0 +1,175 @@
+"""The command line ``bnn``: what it costs, what was run, what is missing, and how to make it."""
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from bnnlib import paths, studies
+from bnnlib.errors import UserError
+from bnnlib.specs import DATASETS, LAYERS, ModelSpec
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)  # in the order of the file, which is the order of use
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="bnnlib")
+def cli() -> None:
+    """Efficient binary neural networks: energy, training, results."""
+
+
+@cli.command()
+@click.argument("arch")
+@click.option("--weights", help="One operand code a layer: b binary, t ternary, 2..9 and h (16) bits, f float.")
+@click.option("--acts", help="One operand code a hidden activation.")
+@click.option("--width", default=1, show_default=True, help="Factor on the channels of the convolutions.")
+@click.option("--table", default="icmla2020", show_default=True, help="Energy table, a file of data/energy.")
+@click.option("--json", "as_json", is_flag=True, help="Print an object that a program may read.")
+def cost(arch: str, weights: str | None, acts: str | None, width: int, table: str, as_json: bool) -> None:
+    """Energy of one classification of ARCH (lenet5, vggnet7), layer by layer; all binary unless told."""
+    from bnnlib.energy import energy_fj, load_table, profile
+
+    layers = LAYERS.get(arch, 1)
+    spec = ModelSpec(arch, weights if weights is not None else "b" * layers, acts if acts is not None else "b" * (layers - 1), width)
+    rows = profile(spec)
+    rows["energy_fj"] = energy_fj(rows, load_table(table))
+    total = rows["energy_fj"].sum() * 1e-9
+    if as_json:
+        keys = ["name", "macs", "vector_length", "weight", "act", "energy_fj"]
+        layers_json = json.loads(rows[keys].to_json(orient="records", double_precision=10))
+        click.echo(json.dumps({"total_uj": total, "layers": layers_json}, indent=1))
+        return
+    click.echo(f"{'layer':8}{'MACs':>13}{'vector':>8}  {'activation':11}{'weight':9}{'uJ':>9}{'share':>8}")
+    for row in rows.itertuples():
+        uj = row.energy_fj * 1e-9
+        click.echo(
+            f"{row.name:8}{row.macs:13,}{row.vector_length:8,}  {row.act:11}{row.weight:9}{uj:9.4f}{uj / total:8.1%}"
+        )
+    click.echo(f"{'total':8}{rows['macs'].sum():13,}{'':30}{total:9.4f}   uJ a classification, table {table}")
+
+
+@cli.command()
+@click.argument("study")
+@click.option("--name", help="A network (L1T) or a run (L1T-short).")
+@click.option("--protocol", help="The protocol; default short, or the one in the name of a run.")
+@click.option("--seed", type=int, help="Only this seed.")
+@click.option("--device", help="A torch device; default cuda if there is one, else cpu.")
+@click.option("--max-minutes", type=click.FloatRange(min=0), help="Stop after a checkpoint in time; exit status 75 if work is left.")
+@click.option("--overwrite", is_flag=True, help="Train again what is done, and replace its result.")
+def train(
+    study: str, name: str | None, protocol: str | None, seed: int | None, device: str | None,
+    max_minutes: float | None, overwrite: bool,
+) -> None:  # fmt: skip
+    """Train the runs of STUDY that have no result yet. An interrupted run goes on from its last epoch."""
+    from bnnlib import runner
+
+    if protocol is None and (name is None or name in studies.get_study(study).networks):
+        protocol = "short"
+    left = runner.train_runs(studies.runs(study, name, protocol, seed), device, max_minutes, overwrite, click.echo)
+    if left:
+        click.echo(f"{left} run{'s' * (left != 1)} left; the same command goes on")
+        sys.exit(75)
+
+
+@cli.command()
+@click.option("--study", help="Only this study.")
+@click.option("--missing", is_flag=True, help="Only runs without a result, as the commands that make them.")
+@click.option("--json", "as_json", is_flag=True, help="Print a list that a program may read.")
+def runs(study: str | None, missing: bool, as_json: bool) -> None:
+    """Every run of the studies: its result, or the command that makes it."""
+    from bnnlib import results
+
+    rows = [row for row in results.status(study) if not missing or row["status"] == "missing"]
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+        return
+    for row in rows:
+        if row["status"] == "missing":
+            click.echo(row["command"] if missing else f"missing  {row['command']}")
+        else:
+            accuracies = f"val {row['val_accuracy']:6.2f} %  test {row['test_accuracy']:6.2f} %"
+            click.echo(f"done     {row['study']:15} {row['name']:15} s{row['seed']}  {accuracies}  {row['energy_uj']:.4f} uJ")
+
+
+@cli.group()
+def data() -> None:
+    """Fetch and check the data sets."""
+
+
+@data.command()
+@click.argument("name")
+def get(name: str) -> None:
+    """Download data set NAME to $BNN_DATA or data/downloads and check its md5 sums."""
+    from bnnlib import data as datasets
+
+    datasets.get(name)
+    click.echo(f"{name}: complete" + ("" if name == "digits" else f" in {paths.datasets_dir()}"))
+
+
+@data.command()
+def check() -> None:
+    """Say of every data set whether it is there and whole."""
+    from bnnlib import data as datasets
+
+    for name in DATASETS:
+        try:
+            datasets.verify(name)
+            click.echo(f"{name}: complete")
+        except UserError as error:
+            click.echo(str(error))
+
+
+@cli.command()
+@click.option("--only", multiple=True, help="Only this notebook (03, or 03_cost_analysis); may be repeated.")
+@click.option("--mode", default="quick", show_default=True, help="quick, or full: train the long runs anew.")
+@click.option("-p", "parameters", multiple=True, metavar="NAME=VALUE", help="A parameter of the notebooks.")
+@click.option("--resume", is_flag=True, help="Skip what an earlier batch finished.")
+def reproduce(only: tuple[str, ...], mode: str, parameters: tuple[str, ...], resume: bool) -> None:
+    """Run the notebooks in order; executed copies and HTML go to build/, figures to figures/."""
+    from bnnlib import notebooks
+
+    _finish(notebooks.run_all(only or None, dict(_pair(p) for p in parameters), mode, resume))
+
+
+@cli.command()
+@click.argument("names", nargs=-1)
+def refresh(names: tuple[str, ...]) -> None:
+    """Execute the committed notebooks in place (for authors); all of them, or NAMES."""
+    from bnnlib import notebooks
+
+    notebooks.refresh(names or None)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, found, value = text.partition("=")
+    if not found:
+        raise UserError(f"parameter {text!r} has no value; use for example -p seed=1")
+    return name, value
+
+
+def _finish(outcomes: list) -> None:
+    if any(outcome.status == "failed" for outcome in outcomes):
+        sys.exit(1)
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one line and exit status 2."""
+    try:
+        cli(standalone_mode=False)
+    except UserError as error:
+        click.echo(f"bnn: {error}", err=True)
+        sys.exit(2)
+    except click.ClickException as error:
+        click.echo(f"bnn: {' '.join(error.format_message().split())}; see `bnn --help`", err=True)
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("bnn: interrupted; the same command goes on (a batch of notebooks with --resume)", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,333 @@
+"""Run the notebooks in order, each with checked parameters and the same Python: executed copies and HTML go to build/.
+
+The committed notebook is only read. Parameters are the annotated assignments of the cell tagged ``parameters``::
+
+    mode: str = "quick"  # quick or full
+    seeds: list[int] = [0, 1]  # seeds of the live training
+
+A value that arrives as text is converted by the declared type, and refused if it does not fit (papermill itself would
+only warn of an unknown name). Types: bool, int, float, str, list[...] of these, and each of them with ``| None``.
+"""
+
+import ast
+import hashlib
+import io
+import json
+import math
+import os
+import re
+import sys
+import time
+import tokenize
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+from bnnlib import paths
+from bnnlib.errors import UserError
+from bnnlib.files import read_json, write_atomic, write_json
+
+MODES = ("quick", "full")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    name: str
+    type: str
+    default: object
+    help: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one notebook: ``status`` is done, failed or skipped; ``error`` is one line."""
+
+    name: str
+    status: str
+    minutes: float = 0.0
+    error: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name:24} {self.status:8} {self.minutes:5.1f} min  {self.error}".rstrip()
+
+
+def find(names: Iterable[str] | None = None, folder: Path | None = None) -> list[Path]:
+    """The numbered notebooks in order; with ``names`` only those (``05``, ``05_lenet_mnist`` or a path to it).
+
+    Raises:
+        UserError: there is no such notebook.
+    """
+    folder = folder or paths.NOTEBOOKS
+    every = sorted(path for path in folder.glob("*.ipynb") if re.match(r"\d\d_", path.name))
+    if not every:
+        raise UserError(f"no numbered notebook in {folder}; restore them with git checkout")
+    if names is None:
+        return every
+    chosen = set()
+    for name in names:
+        stem = Path(name).name.removesuffix(".ipynb")
+        found = [path for path in every if stem in (path.stem, path.stem[:2])]
+        if not found:
+            raise UserError(f"no notebook {name!r}; there are {', '.join(path.stem for path in every)}")
+        chosen.update(found)
+    return [path for path in every if path in chosen]
+
+
+def read(path: Path) -> dict:
+    """The notebook as plain JSON: ``cells``, ``metadata`` and so on; texts are joined.
+
+    Raises:
+        UserError: it is missing or not a notebook.
+    """
+    notebook = read_json(path)
+    if not isinstance(notebook, dict) or not isinstance(notebook.get("cells"), list):
+        raise UserError(f"{path} is not a notebook; restore it with git checkout")
+    for cell in notebook["cells"]:
+        cell["source"] = "".join(cell["source"])
+    return notebook
+
+
+def tags(cell: dict) -> list[str]:
+    return cell["metadata"].get("tags", [])
+
+
+def parameters_of(path: Path) -> dict[str, Parameter]:
+    """The declared parameters of a notebook by name; empty if it has no cell for them.
+
+    Raises:
+        UserError: more than one cell has the tag, or a line is not ``name: type = literal``.
+    """
+    cells = [cell["source"] for cell in read(path)["cells"] if "parameters" in tags(cell)]
+    if not cells:
+        return {}
+    if len(cells) > 1:
+        raise UserError(f"{path.name} has {len(cells)} cells tagged parameters; leave one")
+    found = {}
+    try:
+        helps = {
+            token.start[0]: token.string.lstrip("# ").strip()
+            for token in tokenize.generate_tokens(io.StringIO(cells[0]).readline)
+            if token.type == tokenize.COMMENT
+        }
+        for line in ast.parse(cells[0]).body:
+            if not isinstance(line, ast.AnnAssign) or not isinstance(line.target, ast.Name) or line.value is None:
+                raise ValueError(f"line {line.lineno}")
+            name, kind = line.target.id, ast.unparse(line.annotation)
+            default = convert(Parameter(name, kind, None, ""), ast.literal_eval(line.value))
+            found[name] = Parameter(name, kind, default, helps.get(line.end_lineno, ""))
+    except (ValueError, SyntaxError, tokenize.TokenError) as error:
+        raise UserError(f"{path.name}: parameters are lines `name: type = literal  # help`, not {error}") from error
+    return found
+
+
+def convert(parameter: Parameter, value: object) -> object:
+    """``value`` in the declared type of ``parameter``; text (from a command line) is parsed, anything else checked.
+
+    Raises:
+        UserError: it does not fit.
+    """
+    try:
+        converted = _convert(parameter.type, value)
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"parameter {parameter.name} is a {parameter.type}, not {value!r}") from error
+    if parameter.name == "mode" and converted not in MODES:
+        raise UserError(f"mode {value!r} is unknown; use quick or full")
+    return converted
+
+
+def _convert(kind: str, value: object) -> object:
+    text = isinstance(value, str)
+    if kind.endswith(" | None"):
+        return None if value is None or (text and value.lower() == "none") else _convert(kind[:-7], value)
+    if kind.startswith("list[") and kind.endswith("]"):
+        if not text and not isinstance(value, list | tuple):
+            raise TypeError(value)
+        items = [item.strip() for item in value.strip("[]").split(",") if item.strip()] if text else value
+        return [_convert(kind[5:-1], item) for item in items]
+    if kind == "bool":
+        return {"true": True, "1": True, "false": False, "0": False}[value.lower()] if text else _exactly(value, bool)
+    if kind == "int":
+        return int(value) if text else _exactly(value, int)
+    if kind == "float":
+        number = float(value) if text else float(_exactly(value, float, int))
+        if not math.isfinite(number):
+            raise ValueError(value)
+        return number
+    if kind == "str":
+        return _exactly(value, str)
+    raise UserError(f"parameter type {kind!r} is unknown; use bool, int, float, str, list[...] or ... | None")
+
+
+def _exactly(value: object, *types: type) -> object:
+    if type(value) not in types:  # not isinstance: True is no int here
+        raise TypeError(value)
+    return value
+
+
+def choose_parameters(chosen: list[Path], given: Mapping[str, object]) -> dict[Path, dict[str, object]]:
+    """The given parameters, converted, for every notebook that declares them.
+
+    Raises:
+        UserError: a name that none of the notebooks declares, or a value of the wrong type.
+    """
+    declared = {path: parameters_of(path) for path in chosen}
+    known = sorted({name for parameters in declared.values() for name in parameters})
+    for name in given:
+        if name not in known:
+            raise UserError(f"no notebook of this run has a parameter {name!r}; known: {', '.join(known) or 'none'}")
+    return {
+        path: {name: convert(parameters[name], value) for name, value in given.items() if name in parameters}
+        for path, parameters in declared.items()
+    }
+
+
+def run_all(
+    names: Iterable[str] | None = None,
+    parameters: Mapping[str, object] | None = None,
+    mode: str = "quick",
+    resume: bool = False,
+    out: Path | None = None,
+    progress: bool = True,
+    folder: Path | None = None,
+) -> list[Outcome]:
+    """Run notebooks in order: executed copies to OUT/notebooks, HTML to OUT/html, the state to OUT/reproduce.json.
+
+    A notebook that fails does not stop the others. With ``resume``, notebooks that an earlier call finished with the
+    same code and parameters are skipped. The working folder is that of the notebooks, as in JupyterLab and nbval.
+
+    Raises:
+        UserError: before anything runs, for an unknown notebook or parameter, or a value that does not fit.
+    """
+    chosen = find(names, folder)
+    out = Path(out or paths.BUILD).absolute()
+    convert(Parameter("mode", "str", None, ""), mode)
+    settings = choose_parameters(chosen, parameters or {})
+    for path in chosen:
+        if "mode" in parameters_of(path):
+            settings[path] = {"mode": mode} | settings[path]
+    prints = {path: _fingerprint(path, settings[path]) for path in chosen}
+    state_file = out / "reproduce.json"
+    state = read_json(state_file) if state_file.exists() else {}
+    if not resume:
+        state = {name: entry for name, entry in state.items() if name not in {path.stem for path in chosen}}
+
+    outcomes = []
+    for path in chosen:
+        name, start = path.stem, time.monotonic()
+        copy, page = out / "notebooks" / path.name, out / "html" / f"{name}.html"
+        if state.get(name, {}).get("fingerprint") == prints[path] and copy.exists() and page.exists():
+            outcome = Outcome(name, "skipped")
+        else:
+            state.pop(name, None)
+            write_json(state_file, state)  # before the run: a killed batch knows that this one is not done
+            error = execute(path, copy, settings[path], bar=progress) or _write_html(copy, page, path.parent)
+            outcome = Outcome(name, "failed" if error else "done", (time.monotonic() - start) / 60, error)
+            if not error:
+                state[name] = {"fingerprint": prints[path], "minutes": round(outcome.minutes, 2)}
+                write_json(state_file, state)
+        outcomes.append(outcome)
+        if progress:
+            print(outcome, flush=True)
+    return outcomes
+
+
+def execute(path: Path, copy: Path, parameters: Mapping[str, object], bar: bool = False) -> str:
+    """Run one notebook in its own folder and write the executed copy; return what went wrong, in one line, or ''."""
+    import papermill  # seconds to import, and only a run needs it
+    from papermill.exceptions import PapermillExecutionError
+
+    write_atomic(copy, "{}")  # refuses a folder that cannot be written, before anything runs
+    try:
+        papermill.execute_notebook(
+            path, copy, parameters=dict(parameters), kernel_name="python3", language="python", cwd=path.parent,
+            kernel_manager_class=_this_python(), coalesce_streams=True,
+            progress_bar={"desc": path.stem, "leave": False, "disable": None} if bar else False,
+        )  # fmt: skip
+    except PapermillExecutionError as error:
+        return f"{_place(copy)}: {error.ename}: {_first_line(error.evalue)}"
+    except Exception as error:  # a dead kernel, a full disk: whatever one notebook meets, the others still run
+        return f"{_place(copy)}: {type(error).__name__}: {_first_line(str(error))}"
+    return ""
+
+
+def _place(copy: Path) -> str:
+    """Where a failed run stopped: the last cell that was started, counted from 1 as in the committed notebook."""
+    try:
+        cells = read(copy)["cells"]
+    except UserError:
+        return "before the first cell"
+    ours = [cell for cell in cells if not {"injected-parameters", "papermill-error-cell-tag"} & set(tags(cell))]
+    started = [i for i, cell in enumerate(ours) if cell["metadata"].get("papermill", {}).get("start_time")]
+    if not started:
+        return "before the first cell"
+    prose = "\n".join(cell["source"] for cell in ours[: started[-1]] if cell["cell_type"] == "markdown")
+    headings = re.findall(r"^#+ +(.+)$", prose, re.M)
+    under = f" under {headings[-1].strip()!r}" if headings else ""
+    return f"cell {started[-1] + 1}{under} (`{_first_line(ours[started[-1]]['source'])}`)"
+
+
+def _first_line(text: str) -> str:
+    lines = [part.strip() for part in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines() if part.strip()]
+    return lines[0][:160] if lines else ""
+
+
+@cache
+def _this_python() -> type:
+    """A kernel manager for the running interpreter, whatever a kernel named python3 means on this machine."""
+    from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import AsyncKernelManager
+
+    environment = {
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # an inherited Agg drops inline figures
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # a debugger's warning, otherwise on the terminal
+    }
+    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=ERROR"]
+
+    class ThisPython(AsyncKernelManager):
+        @property
+        def kernel_spec(self) -> KernelSpec:
+            return KernelSpec(argv=argv, env=environment, display_name="Python 3 (ipykernel)", language="python")
+
+    return ThisPython
+
+
+_PAGE = """{%- extends 'index.html.j2' -%}
+{%- block html_head_js_requirejs -%}{%- endblock -%}
+{%- block data_png -%}
+<img alt="{{ (output | get_metadata('alt', 'image/png') or '') | escape_html }}"
+ src="data:image/png;base64,{{ output.data['image/png'] | replace('\\n', '') }}">
+{%- endblock -%}"""
+
+
+def _write_html(copy: Path, page: Path, folder: Path) -> str:
+    """Write an executed copy as HTML whose links work: to other notebooks as HTML, to files where they are."""
+    from nbconvert import HTMLExporter
+
+    def moved(link: re.Match) -> str:
+        path, anchor = link.groups()
+        if re.fullmatch(r"\d\d_\w+\.ipynb", path):
+            return f'href="{path.removesuffix(".ipynb")}.html{anchor}"'
+        return f'href="{os.path.relpath(folder / path, page.parent)}{anchor}"' if (folder / path).exists() else link[0]
+
+    try:
+        exporter = HTMLExporter(embed_images=True, raw_template=_PAGE)
+        html, _ = exporter.from_filename(str(copy), resources={"metadata": {"name": page.stem, "path": str(folder)}})
+        write_atomic(page, re.sub(r'href="([^":#?]+)(#[^"]*|)"', moved, html))
+    except Exception as error:  # as above: the others still run
+        return f"no HTML: {type(error).__name__}: {_first_line(str(error))}"
+    return ""
+
+
+def _fingerprint(path: Path, parameters: Mapping[str, object]) -> str:
+    """Hash of all that decides what a notebook does: its code, its parameters and the library."""
+    library = [file.read_text() for file in sorted(Path(__file__).parent.glob("*.py"))]
+    cells = [[cell["cell_type"], cell["source"]] for cell in read(path)["cells"]]
+    return hashlib.sha256(json.dumps([cells, dict(parameters), library], sort_keys=True).encode()).hexdigest()
+
+
+def versions() -> str:
+    """The versions that decide the numbers, for the last code cell of a notebook (tag it nbval-ignore-output)."""
+    packages = ("bnnlib", "torch", "torchvision", "numpy", "pandas", "matplotlib")
+    return ", ".join([f"python {sys.version.split()[0]}", *(f"{name} {version(name)}" for name in packages)])

@@ -1,0 +1,161 @@
+"""Quantizers: pure functions from real tensors to few values, and the gradient estimators that stand in for theirs.
+
+Every quantizer here has derivative zero almost everywhere, so training replaces it by an *estimator* g(x): forward
+q(x), backward grad * g(x) (the straight-through idea: Bengio et al., arXiv 1308.3432; Hinton's 2012 lectures).
+
+NOTE: sign(0) is +1 here, for every caller (Hubara et al., arXiv 1602.02830, eq. 1). The paper's released code rounds
+half to even and so has sign(0) = -1; on real-valued activations the difference has measure zero.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def _refuse_nan(x: Tensor) -> None:
+    """Stop at a NaN: a comparison would silently turn it into the lowest level."""
+    if x.numel() == 0 or not x.is_floating_point():
+        return
+    lowest = x.detach().amin()  # one pass; a NaN anywhere comes through
+    if x.device.type == "cpu":
+        if torch.isnan(lowest):
+            raise ValueError("cannot quantize NaN; the training has diverged or the input is damaged")
+    else:
+        torch._assert_async(~torch.isnan(lowest))  # no wait for the device
+
+
+def binary(x: Tensor) -> Tensor:
+    """+1 where x >= 0, else -1, in the shape and dtype of ``x`` (BNN, arXiv 1602.02830, eq. 1).
+
+    Raises:
+        ValueError: ``x`` holds a NaN.
+    """
+    _refuse_nan(x)
+    return (x >= 0).to(x.dtype).mul_(2).sub_(1)
+
+
+def ternary(x: Tensor, threshold: Tensor | float) -> Tensor:
+    """+1 where x > threshold, -1 where x < -threshold, else 0 (TWN, arXiv 1605.04711, eq. 3, without scale).
+
+    Args:
+        x: any shape.
+        threshold: in the unit of ``x``, not negative.
+
+    Raises:
+        ValueError: ``x`` holds a NaN.
+    """
+    _refuse_nan(x)
+    return (x > threshold).to(x.dtype) - (x < -threshold).to(x.dtype)
+
+
+def fixed_point(x: Tensor, bits: int, scale: Tensor | float = 1.0) -> Tensor:
+    """Nearest multiple of scale / 2^(bits-1) within [-scale, scale), ties to even: ``bits``-bit two's complement.
+
+    Args:
+        x: any shape.
+        bits: 2 or more.
+        scale: the power of two that the most negative code stands for.
+
+    Raises:
+        ValueError: ``x`` holds a NaN or ``bits`` is under 2.
+    """
+    if bits < 2:
+        raise ValueError(f"fixed point of {bits} bits is not possible; use 2 or more, or binary")
+    _refuse_nan(x)
+    levels = 2 ** (bits - 1)
+    return torch.clamp(torch.round(x / scale * levels), -levels, levels - 1) / levels * scale
+
+
+def weight_threshold(w: Tensor) -> Tensor:
+    """Ternary threshold of a layer's latent weights: 0.7 mean|w| (TWN, arXiv 1605.04711, eq. 7)."""
+    return 0.7 * w.abs().mean()
+
+
+def activation_threshold(x: Tensor) -> Tensor:
+    """Ternary threshold of a batch of activations: 0.4 mean|x| (TBN, ECCV 2018)."""
+    return 0.4 * x.abs().mean()
+
+
+def power_of_two_scale(w: Tensor) -> Tensor:
+    """Smallest power of two that is at least max|w|: the shared exponent of dynamic fixed point (arXiv 1412.7024).
+
+    Zero weights get scale 1.
+    """
+    largest = w.abs().amax().float()
+    return torch.where(largest > 0, torch.exp2(torch.ceil(torch.log2(largest))), torch.ones_like(largest))
+
+
+def identity_gradient(x: Tensor) -> Tensor:
+    """g(x) = 1: the gradient of q(x) = x."""
+    return torch.ones_like(x)
+
+
+def clip_gradient(x: Tensor) -> Tensor:
+    """g(x) = 1 for |x| < 1, else 0: the gradient of hard tanh (BNN, arXiv 1602.02830, eq. 4)."""
+    return (x.abs() < 1).to(x.dtype)
+
+
+def bireal_gradient(x: Tensor) -> Tensor:
+    """g(x) = 2 - 2|x| for |x| < 1, else 0: a piecewise quadratic sign (Bi-Real Net, arXiv 1808.00278, eq. 10)."""
+    return (2 - 2 * x.abs()).clamp_(min=0)
+
+
+def swish_gradient(x: Tensor, beta: float = 10.0) -> Tensor:
+    """g(x) = beta (2 - beta x tanh(beta x / 2)) / (1 + cosh(beta x)): SignSwish of BNN+ (arXiv 1812.11800, eq. 4).
+
+    NOTE: 1 + cosh(z) = 2 cosh(z/2)^2 is written as its bounded inverse, so that large |x| gives 0 and not inf/inf.
+    """
+    half = beta * x / 2
+    return beta * (1 - half * torch.tanh(half)) * (1 - torch.tanh(half) ** 2)
+
+
+GRADIENTS: dict[str, Callable[..., Tensor]] = {
+    "identity": identity_gradient,
+    "clip": clip_gradient,
+    "bireal": bireal_gradient,
+    "swish": swish_gradient,
+}
+
+
+class _Estimated(torch.autograd.Function):
+    """Forward a given value, backward grad * g(x)."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, value: Tensor, gradient: Callable[[Tensor], Tensor]) -> Tensor:
+        ctx.gradient = gradient
+        ctx.save_for_backward(x)
+        return value
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple:
+        (x,) = ctx.saved_tensors
+        return grad * ctx.gradient(x), None, None
+
+
+class _PassThrough(torch.autograd.Function):
+    """Forward a given value, backward grad: the identity estimator without a stored tensor."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, value: Tensor) -> Tensor:
+        return value
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple:
+        return grad, None
+
+
+def estimate(x: Tensor, value: Tensor, estimator: str = "identity", beta: float = 10.0) -> Tensor:
+    """``value`` = q(x) in forward, gradient of the named estimator at ``x`` in backward.
+
+    Args:
+        x: input of the quantizer, any shape.
+        value: its output, same shape.
+        estimator: a key of ``GRADIENTS``.
+        beta: steepness, used by ``swish`` alone.
+    """
+    if estimator == "identity":
+        return _PassThrough.apply(x, value)
+    if estimator == "swish":
+        return _Estimated.apply(x, value, lambda y: swish_gradient(y, beta))
+    return _Estimated.apply(x, value, GRADIENTS[estimator])

@@ -1,0 +1,175 @@
+"""One JSON file a run, keyed by the hash of its spec; a study's results as a DataFrame."""
+
+import platform
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+import bnnlib
+from bnnlib import paths, studies
+from bnnlib.energy import energy_uj
+from bnnlib.errors import UserError
+from bnnlib.files import read_json, write_json
+from bnnlib.specs import RunSpec
+from bnnlib.train import Outcome
+
+COLUMNS = [
+    "study", "name", "network", "protocol", "seed", "epochs", "best_epoch", "val_accuracy", "test_accuracy",
+    "energy_uj", "device", "spec_hash", "path",
+]  # fmt: skip
+
+
+def result_path(run: RunSpec) -> Path:
+    """Where the result of a run lives."""
+    return paths.results_dir() / run.study / f"{run.name}-s{run.seed}.json"
+
+
+def train_command(run: RunSpec) -> str:
+    """The command that makes a run."""
+    return f"bnn train {run.study} --name {run.name} --seed {run.seed}"
+
+
+def device_name(device: str) -> str:
+    """What the device calls itself, for example ``cpu: AMD EPYC, 2 threads``."""
+    if torch.device(device).type == "cuda":
+        return f"cuda: {torch.cuda.get_device_name(device)}"
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        model = names[0] if names else model
+    threads = torch.get_num_threads()
+    return f"cpu: {model}, {threads} thread{'s' * (threads != 1)}"
+
+
+def save_result(run: RunSpec, outcome: Outcome, device: str) -> Path:
+    """Write the result file of a finished run."""
+    best = outcome.history[outcome.best_epoch - 1]
+    return write_json(
+        result_path(run),
+        {
+            "study": run.study,
+            "name": run.name,
+            "seed": run.seed,
+            "spec_hash": run.hash,
+            "spec": run.as_dict(),
+            "data_sha256": outcome.data_checksum,
+            "best_epoch": outcome.best_epoch,
+            "val_accuracy": best["val_accuracy"],
+            "test_accuracy": outcome.test_accuracy,
+            "history": {key: [round(row[key], 6) for row in outcome.history] for key in best if key != "epoch"},
+            "device": device_name(device),
+            "versions": {
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "numpy": np.__version__,
+                "bnnlib": bnnlib.__version__,
+            },
+            "seconds": round(outcome.seconds, 1),
+            "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        },
+    )
+
+
+def load_result(run: RunSpec) -> dict | None:
+    """The result of a run, or None if it has not been made.
+
+    Raises:
+        UserError: the file is damaged, or was made with another spec.
+    """
+    path = result_path(run)
+    if not path.exists():
+        return None
+    result = read_json(path)
+    missing = {"spec_hash", "spec", "val_accuracy", "test_accuracy", "history", "device", "best_epoch"} - set(result)
+    if missing:
+        raise UserError(f"{path} is damaged (no {', '.join(sorted(missing))}); make it anew: {train_command(run)} --overwrite")
+    if result["spec_hash"] != run.hash or result["spec"] != run.as_dict():
+        raise UserError(
+            f"{path} was made with spec {result['spec_hash']}, the study now says {run.hash}; "
+            f"make it anew: {train_command(run)} --overwrite"
+        )
+    return result
+
+
+def load_results(study: str, protocol: str | None = None) -> pd.DataFrame:
+    """The finished runs of a study, one a row, with the columns ``COLUMNS``; accuracies in percent.
+
+    Energies are those of the table ``icmla2020``, computed from the network as it is now.
+    """
+    rows = []
+    for run in studies.runs(study, protocol=protocol):
+        result = load_result(run)
+        if result is not None:
+            network, _, used = run.name.rpartition("-")
+            rows.append(
+                {
+                    "study": study,
+                    "network": network,
+                    "protocol": used,
+                    "epochs": run.train.epochs,
+                    "energy_uj": energy_uj(run.model),
+                    "path": result_path(run),
+                    **{key: result[key] for key in COLUMNS if key in result},
+                }
+            )
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def load_history(study: str, name: str) -> pd.DataFrame:
+    """The epochs of all finished seeds of a run such as ``binary-short``: ``seed``, ``epoch`` and the curves."""
+    frames = []
+    for run in studies.runs(study, name=name):
+        result = load_result(run)
+        if result is not None:
+            frame = pd.DataFrame(result["history"])
+            frame.insert(0, "epoch", range(1, len(frame) + 1))
+            frame.insert(0, "seed", run.seed)
+            frames.append(frame)
+    if not frames:
+        raise UserError(f"{study} has no result of {name}; make one: bnn train {study} --name {name} --seed 0")
+    return pd.concat(frames, ignore_index=True)
+
+
+def result_files(study: str, protocol: str) -> list[Path]:
+    """The files of the finished runs, for the provenance of a figure."""
+    return [path for run in studies.runs(study, protocol=protocol) if (path := result_path(run)).exists()]
+
+
+def summary(results: pd.DataFrame) -> pd.DataFrame:
+    """Mean, standard deviation (n - 1) and number of seeds of the accuracies, a row a network and protocol."""
+    groups = results.groupby(["network", "protocol"], sort=False)
+    return groups.agg(
+        energy_uj=("energy_uj", "first"),
+        val_mean=("val_accuracy", "mean"),
+        test_mean=("test_accuracy", "mean"),
+        test_std=("test_accuracy", "std"),
+        n=("seed", "count"),
+    ).reset_index()
+
+
+def status(study: str | None = None) -> list[dict]:
+    """Every run of the studies: ``done``, or ``missing`` with the command that makes it."""
+    rows = []
+    for name in [study] if study else studies.STUDIES:
+        for run in studies.runs(name):
+            result = load_result(run)
+            rows.append(
+                {
+                    "study": name,
+                    "name": run.name,
+                    "seed": run.seed,
+                    "status": "done" if result else "missing",
+                    "epochs": run.train.epochs,
+                    "val_accuracy": result["val_accuracy"] if result else None,
+                    "test_accuracy": result["test_accuracy"] if result else None,
+                    "energy_uj": energy_uj(run.model),
+                    "device": result["device"] if result else None,
+                    "spec_hash": run.hash,
+                    "command": train_command(run),
+                }
+            )
+    return rows

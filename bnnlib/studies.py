@@ -1,0 +1,177 @@
+"""The experiments as data: a study is a set of networks and a set of protocols.
+
+A run is named ``<network>-<protocol>``, for example ``L1T-short``. Networks of a study carry the paper's names, as do
+its protocols (data of the released code, see README):
+
+- ``paper``: the paper's protocol, 500 epochs, 5 seeds;
+- ``paper20``: its first 20 epochs, to hold against the released validation curves;
+- ``short``: this project's own, with a schedule that ends after a few epochs. Adam with cosine decay after a linear
+  warm-up replaces the long constant-rate phase, which is what makes few epochs enough.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bnnlib.errors import UserError
+from bnnlib.specs import ModelSpec, RunSpec, TrainSpec
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A training for float and one for quantized networks, and how many seeds each network gets.
+
+    Args:
+        float_train, train: the protocols.
+        seeds: number of seeds of a network, by name; ``""`` is any other.
+    """
+
+    float_train: TrainSpec
+    train: TrainSpec
+    seeds: dict[str, int]
+
+    def planned_seeds(self, networks: dict[str, ModelSpec]) -> dict[str, int]:
+        """How many seeds each network is to have."""
+        return {network: self.seeds.get(network, self.seeds.get("", 0)) for network in networks}
+
+    def runs(self, study: str, protocol: str, network: str, model: ModelSpec) -> Iterator[RunSpec]:
+        """The runs of a network, one a seed."""
+        spec = self.float_train if set(model.weights + model.acts) == {"f"} else self.train
+        for seed in range(self.planned_seeds({network: model})[network]):
+            yield RunSpec(model, spec, seed, study, f"{network}-{protocol}")
+
+
+@dataclass(frozen=True)
+class Study:
+    """Networks and protocols, each by name."""
+
+    networks: dict[str, ModelSpec]
+    protocols: dict[str, Protocol]
+
+
+def _lenet(weights: str, acts: str, width: int = 1) -> ModelSpec:
+    return ModelSpec("lenet5", weights, acts, width)
+
+
+def _vggnet(weights: str, acts: str, width: int = 1) -> ModelSpec:
+    return ModelSpec("vggnet7", weights, acts, width)
+
+
+LENET_FLOAT = TrainSpec(
+    "mnist", 500, batch=50, optimizer="sgd", lr=0.01, momentum=0.9, schedule="step", milestones=(15, 25),
+    weight_decay=1e-4, loss="squared_hinge",
+)  # fmt: skip
+LENET_BINARY = TrainSpec(
+    "mnist", 500, batch=50, optimizer="sgd", lr=0.01, momentum=0.99, schedule="step", loss="squared_hinge"
+)
+LENET_SHORT = TrainSpec("mnist", 8, batch=100, optimizer="adam", lr=3e-3, warmup=1, augment="crop", pad=1)
+
+VGGNET_FLOAT = TrainSpec(
+    "cifar10", 500, batch=100, optimizer="sgd", lr=0.1, momentum=0.9, schedule="step", milestones=(80, 120),
+    weight_decay=1e-4, loss="squared_hinge", augment="flip-crop",
+)  # fmt: skip
+VGGNET_BINARY = TrainSpec(
+    "cifar10", 500, batch=50, optimizer="adam", lr=1e-3, schedule="step", milestones=(100, 200, 300, 400),
+    augment="flip-crop",
+)  # fmt: skip
+VGGNET_SHORT = TrainSpec("cifar10", 60, batch=100, optimizer="adam", lr=2e-3, warmup=2, augment="flip-crop")
+
+STUDIES = {
+    "lenet-mnist": Study(
+        networks={
+            "float": _lenet("ffff", "fff"),
+            "binary": _lenet("bbbb", "bbb"),
+            "L1FP": _lenet("8bbb", "bbb"),
+            "LNFP": _lenet("bbb8", "bbb"),
+            "L1NFP": _lenet("8bb8", "bbb"),
+            "L1T": _lenet("tbbb", "bbb"),
+            "LNT": _lenet("bbbt", "bbb"),
+            "L1NT": _lenet("tbbt", "bbb"),
+            "TERN1": _lenet("tbbt", "tbt"),
+            "TFC1": _lenet("bbbb", "btb"),
+            "TACTS": _lenet("bbbb", "ttt"),
+            "TALL": _lenet("tttt", "ttt"),
+            "WIDEN2": _lenet("bbbb", "bbb", 2),
+            "WIDEN4": _lenet("bbbb", "bbb", 4),
+            "WIDEN8": _lenet("bbbb", "bbb", 8),
+        },
+        protocols={
+            "short": Protocol(
+                LENET_SHORT, LENET_SHORT, {"float": 5, "binary": 5, "WIDEN4": 1, "WIDEN8": 1, "": 3}
+            ),
+            "paper20": Protocol(
+                LENET_FLOAT.but(epochs=20), LENET_BINARY.but(epochs=20), {"float": 3, "binary": 3}
+            ),
+            "paper": Protocol(LENET_FLOAT, LENET_BINARY, {"": 5}),
+        },
+    ),
+    "vggnet-cifar10": Study(
+        networks={
+            "float": _vggnet("fffffffff", "ffffffff"),
+            "binary": _vggnet("bbbbbbbbb", "bbbbbbbb"),
+            "L1FP": _vggnet("8bbbbbbbb", "bbbbbbbb"),
+            "LNFP": _vggnet("bbbbbbbb8", "bbbbbbbb"),
+            "L1NFP": _vggnet("8bbbbbbb8", "bbbbbbbb"),
+            "L1T": _vggnet("tbbbbbbbb", "bbbbbbbb"),
+            "LNT": _vggnet("bbbbbbbbt", "bbbbbbbb"),
+            "L1NT": _vggnet("tbbbbbbbt", "bbbbbbbb"),
+            "TERN1": _vggnet("bbbbbbbbb", "tttttttt"),
+            "TERN2": _vggnet("bbbbbbbbb", "tbbbbbbt"),
+            "TERN3": _vggnet("bbbbbbbbb", "ttbbbbtt"),
+            "TERN4": _vggnet("tbbbbbbbt", "tbbbbbbt"),
+            "TERN5": _vggnet("ttttttttt", "tttttttt"),
+            "WIDEN2": _vggnet("bbbbbbbbb", "bbbbbbbb", 2),
+            "WIDEN4": _vggnet("bbbbbbbbb", "bbbbbbbb", 4),
+        },
+        protocols={
+            "short": Protocol(VGGNET_SHORT, VGGNET_SHORT, {"": 3}),
+            "paper": Protocol(VGGNET_FLOAT, VGGNET_BINARY, {"": 5}),
+        },
+    ),
+}
+
+
+def family(network: str) -> str:
+    """The family in the legend of the paper's result figure that a network of these studies belongs to."""
+    if network in ("float", "binary"):
+        return network
+    return "first/last" if network.endswith("FP") else "width" if network.startswith("WIDEN") else "ternary"
+
+
+def get_study(name: str) -> Study:
+    """The study of that name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in STUDIES:
+        raise UserError(f"study {name!r} is unknown; use one of {', '.join(STUDIES)}")
+    return STUDIES[name]
+
+
+def runs(study: str, name: str | None = None, protocol: str | None = None, seed: int | None = None) -> list[RunSpec]:
+    """The runs of a study, protocol by protocol, optionally those of one network, protocol or seed.
+
+    Args:
+        study: its name.
+        name: a network (``L1T``) or a run (``L1T-short``).
+
+    Raises:
+        UserError: study, network or protocol is unknown, or nothing fits.
+    """
+    chosen = get_study(study)
+    if protocol is not None and protocol not in chosen.protocols:
+        raise UserError(f"protocol {protocol!r} is unknown; {study} has {', '.join(chosen.protocols)}")
+    found = [
+        run
+        for p, definition in chosen.protocols.items()
+        if protocol in (None, p)
+        for network, model in chosen.networks.items()
+        if name in (None, network, f"{network}-{p}")
+        for run in definition.runs(study, p, network, model)
+        if seed in (None, run.seed)
+    ]
+    if not found:
+        raise UserError(
+            f"{study} has no run of name {name!r}, protocol {protocol!r}, seed {seed!r}; see `bnn runs --study {study}`"
+        )
+    return found

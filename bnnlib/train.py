@@ -1,0 +1,241 @@
+"""One training loop for every network.
+
+Best epoch by validation accuracy (the first of equals), then one evaluation on the test images. After every epoch a
+checkpoint is written from which the CPU goes on bit for bit: latent weights, optimizer, generators, history.
+"""
+
+import io
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from bnnlib import data as datasets
+from bnnlib.errors import UserError
+from bnnlib.files import write_atomic
+from bnnlib.layers import QuantConv2d, QuantLinear
+from bnnlib.models import ARCHS, build
+from bnnlib.specs import RunSpec, TrainSpec
+
+
+@dataclass
+class Outcome:
+    """What a finished training leaves behind.
+
+    Attributes:
+        history: one row an epoch: ``epoch``, ``train_loss``, ``train_accuracy``, ``val_loss``, ``val_accuracy``
+            (accuracies in percent; the training ones are of the augmented batches, as the weights move).
+        best_epoch: the epoch, counted from 1, whose weights ``model`` holds.
+        test_accuracy: in percent, of ``model``.
+        seconds: wall time of the epochs, over all interruptions.
+        data_checksum: SHA-256 of the images, labels and split.
+        model: in eval mode.
+    """
+
+    history: list[dict]
+    best_epoch: int
+    test_accuracy: float
+    seconds: float
+    data_checksum: str
+    model: nn.Module
+
+
+def squared_hinge(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean over the batch of sum_c max(0, 1 - t_c y_c)^2, t = +1 for the label and -1 else; logits [N, C]."""
+    targets = 2 * F.one_hot(labels, logits.shape[1]) - 1
+    return F.relu(1 - targets * logits).square().sum(1).mean()
+
+
+LOSSES = {"squared_hinge": squared_hinge, "cross_entropy": F.cross_entropy}
+
+
+def bipolar_penalty(model: nn.Module) -> Tensor:
+    """Sum of 1 - w^2 over the latent weights of the binary layers (Tang et al., AAAI 2017); gradient -2 w."""
+    layers = [m for m in model if getattr(m, "weight_operand", None) == "binary"]
+    if not layers:
+        raise UserError("the bipolar regulariser needs a binary layer; set bipolar=0")
+    return sum((1 - m.weight.square()).sum() for m in layers)
+
+
+def learning_rate(spec: TrainSpec, step: int, steps_per_epoch: int) -> float:
+    """The rate of a step (counted from 0): a pure function, so that nothing of it has to be saved."""
+    epoch = step / steps_per_epoch
+    if epoch < spec.warmup:
+        return spec.lr * (step + 1) / (spec.warmup * steps_per_epoch + 1)
+    if spec.schedule == "step":
+        return spec.lr * spec.gamma ** sum(int(epoch) >= m for m in spec.milestones)
+    end = spec.schedule_epochs or spec.epochs
+    return spec.lr * 0.5 * (1 + math.cos(math.pi * (epoch - spec.warmup) / (end - spec.warmup)))
+
+
+def make_optimizer(spec: TrainSpec, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer over all parameters, in torch's fused form."""
+    common = {"lr": spec.lr, "weight_decay": spec.weight_decay, "fused": True}
+    if spec.optimizer == "sgd":
+        return torch.optim.SGD(model.parameters(), momentum=spec.momentum, **common)
+    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[spec.optimizer](model.parameters(), **common)
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, x: Tensor, y: Tensor, loss: str, amp: bool = False, batch: int = 500) -> tuple[float, float]:
+    """Mean loss and accuracy in percent over images uint8 [N, C, H, W] and labels [N], in eval mode."""
+    model.eval()
+    total, hits = torch.zeros((), device=x.device), torch.zeros((), device=x.device, dtype=torch.long)
+    for i in range(0, len(x), batch):
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=amp):
+            logits = model(x[i : i + batch])
+        labels = y[i : i + batch]
+        total += LOSSES[loss](logits.float(), labels) * len(labels)
+        hits += (logits.argmax(1) == labels).sum()
+    return total.item() / len(x), 100 * hits.item() / len(x)
+
+
+class Training:
+    """The state of a run between epochs, and how it is saved and restored."""
+
+    def __init__(self, run: RunSpec, device: str = "cpu", data: datasets.Data | None = None) -> None:
+        self.run, self.device = run, torch.device(device)
+        data = data or datasets.load(run.train.dataset, ARCHS[run.model.arch].image)
+        self.data_checksum = data.checksum
+        self.data = data.to(self.device)
+        if run.train.train_images is not None:
+            wanted = run.train.train_images
+            if wanted > len(data.train_x):
+                raise UserError(f"train_images {wanted} is too many; {run.train.dataset} has {len(data.train_x)}")
+            self.data = datasets.Data(
+                self.data.train_x[:wanted], self.data.train_y[:wanted], self.data.val_x, self.data.val_y,
+                self.data.test_x, self.data.test_y,
+            )  # fmt: skip
+        self.steps = len(self.data.train_x) // run.train.batch
+        if not self.steps:
+            raise UserError(f"batch {run.train.batch} is too large; there are {len(self.data.train_x)} training images")
+        with torch.random.fork_rng():
+            torch.manual_seed(run.seed)
+            self.model = build(run.model).to(self.device)
+        if run.train.channels_last:
+            self.model.to(memory_format=torch.channels_last)
+        self.optimizer = make_optimizer(run.train, self.model)
+        self.generator = torch.Generator().manual_seed(run.seed)
+        self.clipped = [
+            m.weight
+            for m in self.model
+            if isinstance(m, QuantConv2d | QuantLinear) and m.weight_operand in ("binary", "ternary")
+        ]
+        self.history: list[dict] = []
+        self.best_epoch, self.best_state, self.seconds = 0, {}, 0.0
+
+    def epoch(self, bar: tqdm) -> None:
+        """Train one epoch, validate, and keep the weights if they are the best so far."""
+        spec, started = self.run.train, time.monotonic()
+        self.model.train()
+        total = torch.zeros((), device=self.device)
+        hits = torch.zeros((), device=self.device, dtype=torch.long)
+        step = len(self.history) * self.steps
+        for x, y in datasets.batches(self.data.train_x, self.data.train_y, spec, self.generator):
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate(spec, step, self.steps)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=spec.amp):
+                logits = self.model(x)
+            loss = LOSSES[spec.loss](logits.float(), y)
+            objective = loss + spec.bipolar * bipolar_penalty(self.model) if spec.bipolar else loss
+            self.optimizer.zero_grad(set_to_none=True)
+            objective.backward()
+            self.optimizer.step()
+            if spec.clip_latent:
+                with torch.no_grad():
+                    for w in self.clipped:
+                        w.clamp_(-1, 1)
+            total += loss.detach()
+            hits += (logits.detach().argmax(1) == y).sum()
+            step += 1
+            bar.update()
+        row = {"epoch": len(self.history) + 1, "train_loss": total.item() / self.steps}
+        if not math.isfinite(row["train_loss"]):
+            raise UserError(f"{self.run.name}: the loss is not finite in epoch {row['epoch']}; try a lower lr than {spec.lr}")
+        row["train_accuracy"] = 100 * hits.item() / (self.steps * spec.batch)
+        row["val_loss"], row["val_accuracy"] = evaluate(
+            self.model, self.data.val_x, self.data.val_y, spec.loss, spec.amp
+        )
+        self.history.append(row)
+        if row["val_accuracy"] > max((r["val_accuracy"] for r in self.history[:-1]), default=-1.0):
+            self.best_epoch = row["epoch"]
+            self.best_state = {k: v.detach().cpu().clone() for k, v in self.model.state_dict().items()}
+        self.seconds += time.monotonic() - started
+        bar.set_postfix_str(f"val {row['val_accuracy']:.2f} %")
+
+    def save(self, path: Path) -> None:
+        """Write the checkpoint atomically."""
+        buffer = io.BytesIO()
+        state = {
+            "spec": self.run.hash, "data": self.data_checksum, "history": self.history, "best_epoch": self.best_epoch,
+            "best_state": self.best_state, "seconds": self.seconds, "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(), "generator": self.generator.get_state(),
+        }  # fmt: skip
+        torch.save(state, buffer)
+        write_atomic(path, buffer.getvalue())
+
+    def restore(self, path: Path) -> None:
+        """Take up the state of a checkpoint.
+
+        Raises:
+            UserError: the file is damaged, or belongs to another spec or other data.
+        """
+        anew = f"delete it to start anew: rm {path}"
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            if state["spec"] != self.run.hash or state["data"] != self.data_checksum:
+                raise UserError(f"checkpoint {path} belongs to another spec or other data; {anew}")
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.generator.set_state(state["generator"].cpu())
+            self.history, self.best_epoch, self.seconds = state["history"], state["best_epoch"], state["seconds"]
+            self.best_state = {k: v.cpu() for k, v in state["best_state"].items()}
+        except UserError:
+            raise
+        except Exception as error:  # torch.load has no error of its own: zip, pickle, key and type errors all mean this
+            raise UserError(f"checkpoint {path} is damaged; {anew}") from error
+
+
+def train(
+    run: RunSpec,
+    *,
+    device: str = "cpu",
+    checkpoint: Path | None = None,
+    max_minutes: float | None = None,
+    data: datasets.Data | None = None,
+) -> Outcome | None:
+    """Train a run to its end, or until the time is up.
+
+    Args:
+        run: what to train.
+        device: a torch device.
+        checkpoint: file to go on from if it exists, and to write after every epoch; None keeps nothing.
+        max_minutes: do not start an epoch that would end later than this, judged by the longest one so far.
+        data: the data, if it is in memory already.
+
+    Returns:
+        The outcome, or None if the time was up first (the checkpoint then holds the rest).
+    """
+    started, longest = time.monotonic(), 0.0
+    state = Training(run, device, data)
+    if checkpoint is not None and checkpoint.exists():
+        state.restore(checkpoint)
+    total, done = run.train.epochs * state.steps, len(state.history) * state.steps
+    # disable=None: no bar where the output is not a terminal
+    with tqdm(total=total, initial=done, desc=f"{run.name} seed {run.seed}", unit="step", disable=None) as bar:
+        while len(state.history) < run.train.epochs:
+            begun = time.monotonic()
+            if max_minutes is not None and begun - started + longest > 60 * max_minutes:
+                return None
+            state.epoch(bar)
+            longest = max(longest, time.monotonic() - begun)
+            if checkpoint is not None:
+                state.save(checkpoint)
+    state.model.load_state_dict(state.best_state)
+    _, accuracy = evaluate(state.model, state.data.test_x, state.data.test_y, run.train.loss, run.train.amp)
+    return Outcome(state.history, state.best_epoch, accuracy, state.seconds, state.data_checksum, state.model)

@@ -1,0 +1,184 @@
+"""The command line as a user meets it: real outputs, and one line with exit status 2 for a mistake."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from bnnlib import cli, paths, studies
+from bnnlib.specs import ModelSpec, TrainSpec
+
+
+@pytest.fixture
+def bnn(monkeypatch, capsys):
+    """Run `bnn ...` in this process; gives (exit status, standard output, standard error)."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["bnn", *arguments])
+        try:
+            cli.main()
+            status = 0
+        except SystemExit as stop:
+            status = stop.code
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def tiny(monkeypatch, tmp_path):
+    """A study of two quick runs, with folders of its own."""
+    quick = TrainSpec("digits", 2, batch=50, train_images=100)
+    protocol = studies.Protocol(quick, quick, {"": 2})
+    study = studies.Study({"binary": ModelSpec("lenet5", "bbbb", "bbb")}, {"short": protocol})
+    monkeypatch.setitem(studies.STUDIES, "tiny", study)
+    monkeypatch.setenv("BNN_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("BNN_CHECKPOINTS", str(tmp_path / "checkpoints"))
+    return tmp_path
+
+
+def test_cost_prints_layers_and_total(bnn):
+    status, out, _ = bnn("cost", "vggnet7", "--weights", "tbbbbbbbb", "--acts", "bbbbbbbb", "--table", "icmla2020")
+    lines = out.splitlines()
+    assert status == 0 and len(lines) == 11
+    assert lines[1].split()[:5] == ["conv1", "3,110,400", "27", "fixed8", "ternary"]
+    assert "514,072,064" in lines[-1] and "0.7036" in lines[-1]
+
+
+def test_cost_json_has_the_promised_keys_and_adds_up(bnn):
+    status, out, _ = bnn("cost", "vggnet7", "--weights", "tbbbbbbbb", "--acts", "bbbbbbbb", "--json")
+    answer = json.loads(out)
+    assert status == 0 and set(answer) == {"total_uj", "layers"}
+    assert [set(layer) for layer in answer["layers"]] == [
+        {"name", "macs", "vector_length", "weight", "act", "energy_fj"}
+    ] * 9
+    assert answer["total_uj"] == pytest.approx(sum(layer["energy_fj"] for layer in answer["layers"]) * 1e-9, rel=1e-12)
+
+
+def test_runs_json_has_the_promised_keys(bnn, tiny):
+    status, out, _ = bnn("runs", "--study", "tiny", "--json")
+    rows = json.loads(out)
+    promised = {
+        "study", "name", "seed", "status", "epochs", "val_accuracy", "test_accuracy", "energy_uj", "device", "spec_hash",
+    }  # fmt: skip
+    assert status == 0 and len(rows) == 2 and all(promised <= set(row) for row in rows)
+    assert [row["status"] for row in rows] == ["missing", "missing"] and rows[0]["test_accuracy"] is None
+
+
+def test_train_makes_what_runs_calls_missing(bnn, tiny):
+    _, out, _ = bnn("runs", "--study", "tiny", "--missing")
+    command = out.splitlines()[1]
+    assert command == "bnn train tiny --name binary-short --seed 1"
+    assert bnn(*command.split()[1:])[0] == 0
+    assert bnn("runs", "--study", "tiny", "--missing")[1].splitlines() == ["bnn train tiny --name binary-short --seed 0"]
+    assert (tiny / "results/tiny/binary-short-s1.json").exists()
+    status, out, _ = bnn("train", "tiny")
+    assert status == 0 and "binary-short seed 1: done already" in out and "binary-short seed 0: test" in out
+
+
+def test_time_boxed_training_says_what_is_left(bnn, tiny):
+    status, out, _ = bnn("train", "tiny", "--max-minutes", "0")
+    assert status == 75 and "2 runs left" in out
+
+
+MISTAKES = {
+    "bad code letter": (["cost", "lenet5", "--weights", "bxbb"], "'bxbb' has the unknown code 'x'"),
+    "wrong number of codes": (["cost", "vggnet7", "--weights", "bbb"], "'bbb' has 3 codes; vggnet7 needs 9"),
+    "no codes": (["cost", "lenet5", "--weights", ""], "has 0 codes; lenet5 needs 4"),
+    "unknown architecture": (["cost", "resnet"], "'resnet' is unknown; use one of 'lenet5', 'vggnet7'"),
+    "zero width": (["cost", "lenet5", "--width", "0"], "width 0"),
+    "width that is no number": (["cost", "lenet5", "--width", "two"], "'two' is not a valid integer"),
+    "unknown table": (["cost", "lenet5", "--table", "intel4"], "intel4"),
+    "unknown study": (["train", "imagenet"], "'imagenet' is unknown; use one of lenet-mnist"),
+    "unknown network": (["train", "lenet-mnist", "--name", "L9T"], "no run of name 'L9T'"),
+    "unknown protocol": (["train", "lenet-mnist", "--protocol", "long"], "protocol 'long' is unknown"),
+    "unknown device": (["train", "tiny", "--device", "abacus"], "device 'abacus'"),
+    "unknown data set": (["data", "get", "imagenet"], "'imagenet' is unknown"),
+    "unknown command": (["fly"], "No such command 'fly'"),
+    "unknown option": (["cost", "lenet5", "--colour", "red"], "--colour"),
+    "unknown notebook": (["reproduce", "--only", "99"], "99"),
+    "unknown parameter": (["reproduce", "-p", "speed=9"], "speed"),
+    "parameter without value": (["reproduce", "-p", "speed"], "'speed' has no value"),
+    "unknown mode": (["reproduce", "--mode", "slow"], "slow"),
+}
+
+
+@pytest.mark.parametrize("arguments, named", MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_one_line_and_status_2(bnn, tiny, arguments, named):
+    status, out, err = bnn(*arguments)
+    assert status == 2
+    assert len(err.splitlines()) == 1 and err.startswith("bnn: ") and named in err
+    assert "Traceback" not in out + err
+
+
+def test_missing_data_name_the_file_and_the_command(bnn, tiny, monkeypatch):
+    monkeypatch.setenv("BNN_DATA", str(tiny / "nothing"))
+    status, _, err = bnn("train", "lenet-mnist", "--name", "binary", "--seed", "0")
+    assert status == 2 and len(err.splitlines()) == 1
+    assert "train-images-idx3-ubyte.gz" in err and "bnn data get mnist" in err and "BNN_DATA" in err
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_the_work(bnn, tiny, monkeypatch):
+    (tiny / "file").write_text("")
+    monkeypatch.setenv("BNN_RESULTS", str(tiny / "file" / "results"))
+    status, out, err = bnn("train", "tiny")
+    assert status == 2 and len(err.splitlines()) == 1 and "cannot write" in err and "test" not in out
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write to any folder")
+def test_a_read_only_folder_is_found_before_the_work(bnn, tiny, monkeypatch):
+    (tiny / "locked").mkdir(mode=0o555)
+    monkeypatch.setenv("BNN_RESULTS", str(tiny / "locked"))
+    status, _, err = bnn("train", "tiny")
+    assert status == 2 and len(err.splitlines()) == 1 and "cannot write" in err
+
+
+def test_a_corrupt_checkpoint_and_result_are_one_line(bnn, tiny):
+    (run, _) = studies.runs("tiny")
+    checkpoint = tiny / "checkpoints" / f"tiny-binary-short-s0-{run.hash}.pt"
+    checkpoint.parent.mkdir()
+    checkpoint.write_bytes(b"PK\x03\x04 half a file")
+    status, _, err = bnn("train", "tiny", "--seed", "0")
+    assert status == 2 and len(err.splitlines()) == 1 and f"rm {checkpoint}" in err
+    result = tiny / "results/tiny/binary-short-s0.json"
+    result.write_text('{"spec_hash": "0')
+    status, _, err = bnn("runs", "--study", "tiny")
+    assert status == 2 and len(err.splitlines()) == 1 and str(result) in err
+
+
+def test_a_result_of_a_changed_spec_is_one_line_with_the_command(bnn, tiny, monkeypatch):
+    assert bnn("train", "tiny", "--seed", "0")[0] == 0
+    changed = TrainSpec("digits", 2, batch=25, train_images=100)
+    study = studies.Study(studies.STUDIES["tiny"].networks, {"short": studies.Protocol(changed, changed, {"": 2})})
+    monkeypatch.setitem(studies.STUDIES, "tiny", study)
+    for command in (["runs", "--study", "tiny"], ["train", "tiny"]):
+        status, _, err = bnn(*command)
+        assert status == 2 and len(err.splitlines()) == 1
+        assert "bnn train tiny --name binary-short --seed 0 --overwrite" in err
+    assert bnn("train", "tiny", "--seed", "0", "--overwrite")[0] == 0
+
+
+def test_help_lists_the_commands():
+    code = "from bnnlib import cli; import sys; sys.argv = ['bnn', '--help']; cli.main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=paths.ROOT)
+    assert done.returncode == 0 and done.stderr == ""
+    commands = ("cost", "train", "runs", "data", "reproduce")
+    assert all(command in done.stdout for command in commands)
+
+
+def test_training_prints_no_bar_into_a_log(bnn, tiny):
+    _, _, err = bnn("train", "tiny", "--seed", "0")
+    assert err == ""
+
+
+def test_the_training_path_imports_little():
+    """A machine that only trains has torch, numpy, pandas, scikit-learn, click and tqdm, and no plotting or notebooks."""
+    code = (
+        "import sys; from bnnlib import cli, runner, results, data; data.load('digits');"
+        "print([m for m in ('matplotlib', 'seaborn', 'papermill', 'IPython', 'nbformat') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=paths.ROOT)
+    assert done.stdout.strip() == "[]", done.stderr
