@@ -139,9 +139,9 @@ def reproduce(only: tuple[str, ...], mode: str, parameters: tuple[str, ...], res
 @click.argument("names", nargs=-1)
 def refresh(names: tuple[str, ...]) -> None:
     """Execute the committed notebooks in place (for authors); all of them, or NAMES."""
-    from bnnlib import notebooks
+    from bnnlib.refresh import refresh as execute_in_place
 
-    notebooks.refresh(names or None)
+    _finish(execute_in_place(names or None))
 
 
 def _pair(text: str) -> tuple[str, str]:

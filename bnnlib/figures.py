@@ -4,8 +4,8 @@ A figure is three files: NAME.png, NAME.pdf and NAME.json, its sidecar. The side
 that ``check_sidecars`` can say which figure no longer agrees with the data. Pictures are written without dates and
 program versions: the same data gives the same bytes.
 
-Colours: Okabe and Ito, "Color universal design", 2008, told apart with any common colour vision; every family also has a
-marker of its own, for print in grey.
+Colours: Okabe and Ito, "Color universal design", 2008, told apart with any common colour vision; every family also has
+a marker of its own, for print in grey.
 """
 
 import hashlib

@@ -1,9 +1,7 @@
 """Run the notebooks in order, each with checked parameters and the same Python: executed copies and HTML go to build/.
 
-The committed notebook is only read. Parameters are the annotated assignments of the cell tagged ``parameters``::
-
-    mode: str = "quick"  # quick or full
-    seeds: list[int] = [0, 1]  # seeds of the live training
+The committed notebook is only read. Parameters are the lines of the cell tagged ``parameters``, such as
+``seeds: list[int] = [0, 1]  # seeds of the live training``.
 
 A value that arrives as text is converted by the declared type, and refused if it does not fit (papermill itself would
 only warn of an unknown name). Types: bool, int, float, str, list[...] of these, and each of them with ``| None``.
@@ -25,6 +23,7 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
+import bnnlib
 from bnnlib import paths
 from bnnlib.errors import UserError
 from bnnlib.files import read_json, write_atomic, write_json
@@ -76,11 +75,7 @@ def find(names: Iterable[str] | None = None, folder: Path | None = None) -> list
 
 
 def read(path: Path) -> dict:
-    """The notebook as plain JSON: ``cells``, ``metadata`` and so on; texts are joined.
-
-    Raises:
-        UserError: it is missing or not a notebook.
-    """
+    """The notebook as plain JSON: ``cells``, ``metadata`` and so on; the sources of its cells are joined."""
     notebook = read_json(path)
     if not isinstance(notebook, dict) or not isinstance(notebook.get("cells"), list):
         raise UserError(f"{path} is not a notebook; restore it with git checkout")
@@ -100,21 +95,16 @@ def parameters_of(path: Path) -> dict[str, Parameter]:
         UserError: more than one cell has the tag, or a line is not ``name: type = literal``.
     """
     cells = [cell["source"] for cell in read(path)["cells"] if "parameters" in tags(cell)]
-    if not cells:
-        return {}
     if len(cells) > 1:
         raise UserError(f"{path.name} has {len(cells)} cells tagged parameters; leave one")
-    found = {}
+    source, found = "".join(cells), {}
     try:
-        helps = {
-            token.start[0]: token.string.lstrip("# ").strip()
-            for token in tokenize.generate_tokens(io.StringIO(cells[0]).readline)
-            if token.type == tokenize.COMMENT
-        }
-        for line in ast.parse(cells[0]).body:
-            if not isinstance(line, ast.AnnAssign) or not isinstance(line.target, ast.Name) or line.value is None:
+        tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+        helps = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
+        for line in ast.parse(source).body:
+            if not isinstance(line, ast.AnnAssign) or line.value is None:
                 raise ValueError(f"line {line.lineno}")
-            name, kind = line.target.id, ast.unparse(line.annotation)
+            name, kind = ast.unparse(line.target), ast.unparse(line.annotation)
             default = convert(Parameter(name, kind, None, ""), ast.literal_eval(line.value))
             found[name] = Parameter(name, kind, default, helps.get(line.end_lineno, ""))
     except (ValueError, SyntaxError, tokenize.TokenError) as error:
@@ -123,15 +113,11 @@ def parameters_of(path: Path) -> dict[str, Parameter]:
 
 
 def convert(parameter: Parameter, value: object) -> object:
-    """``value`` in the declared type of ``parameter``; text (from a command line) is parsed, anything else checked.
-
-    Raises:
-        UserError: it does not fit.
-    """
+    """``value`` in the declared type; text (from a command line) is parsed, anything else is checked, or refused."""
     try:
         converted = _convert(parameter.type, value)
     except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"parameter {parameter.name} is a {parameter.type}, not {value!r}") from error
+        raise UserError(f"parameter {parameter.name} is {parameter.type}, not {value!r}") from error
     if parameter.name == "mode" and converted not in MODES:
         raise UserError(f"mode {value!r} is unknown; use quick or full")
     return converted
@@ -142,19 +128,18 @@ def _convert(kind: str, value: object) -> object:
     if kind.endswith(" | None"):
         return None if value is None or (text and value.lower() == "none") else _convert(kind[:-7], value)
     if kind.startswith("list[") and kind.endswith("]"):
-        if not text and not isinstance(value, list | tuple):
-            raise TypeError(value)
-        items = [item.strip() for item in value.strip("[]").split(",") if item.strip()] if text else value
-        return [_convert(kind[5:-1], item) for item in items]
+        if text:  # 0,1,2 or [0, 1, 2]
+            value = [item.strip() for item in value.strip("[]").split(",") if item.strip()]
+        return [_convert(kind[5:-1], item) for item in _exactly(value, list)]
     if kind == "bool":
         return {"true": True, "1": True, "false": False, "0": False}[value.lower()] if text else _exactly(value, bool)
     if kind == "int":
         return int(value) if text else _exactly(value, int)
     if kind == "float":
-        number = float(value) if text else float(_exactly(value, float, int))
-        if not math.isfinite(number):
-            raise ValueError(value)
-        return number
+        number = float(value if text else _exactly(value, float, int))
+        if math.isfinite(number):
+            return number
+        raise ValueError(value)
     if kind == "str":
         return _exactly(value, str)
     raise UserError(f"parameter type {kind!r} is unknown; use bool, int, float, str, list[...] or ... | None")
@@ -166,17 +151,13 @@ def _exactly(value: object, *types: type) -> object:
     return value
 
 
-def choose_parameters(chosen: list[Path], given: Mapping[str, object]) -> dict[Path, dict[str, object]]:
-    """The given parameters, converted, for every notebook that declares them.
-
-    Raises:
-        UserError: a name that none of the notebooks declares, or a value of the wrong type.
-    """
+def _choose(chosen: list[Path], given: Mapping[str, object]) -> dict[Path, dict[str, object]]:
+    """The given parameters, converted, for every notebook that declares them; refused if none does."""
     declared = {path: parameters_of(path) for path in chosen}
-    known = sorted({name for parameters in declared.values() for name in parameters})
+    known = sorted({name for parameters in declared.values() for name in parameters} | {"mode"})
     for name in given:
         if name not in known:
-            raise UserError(f"no notebook of this run has a parameter {name!r}; known: {', '.join(known) or 'none'}")
+            raise UserError(f"no notebook of this run has a parameter {name!r}; known: {', '.join(known)}")
     return {
         path: {name: convert(parameters[name], value) for name, value in given.items() if name in parameters}
         for path, parameters in declared.items()
@@ -184,14 +165,9 @@ def choose_parameters(chosen: list[Path], given: Mapping[str, object]) -> dict[P
 
 
 def run_all(
-    names: Iterable[str] | None = None,
-    parameters: Mapping[str, object] | None = None,
-    mode: str = "quick",
-    resume: bool = False,
-    out: Path | None = None,
-    progress: bool = True,
-    folder: Path | None = None,
-) -> list[Outcome]:
+    names: Iterable[str] | None = None, parameters: Mapping[str, object] | None = None, mode: str = "quick",
+    resume: bool = False, out: Path | None = None, progress: bool = True, folder: Path | None = None,
+) -> list[Outcome]:  # fmt: skip
     """Run notebooks in order: executed copies to OUT/notebooks, HTML to OUT/html, the state to OUT/reproduce.json.
 
     A notebook that fails does not stop the others. With ``resume``, notebooks that an earlier call finished with the
@@ -200,13 +176,9 @@ def run_all(
     Raises:
         UserError: before anything runs, for an unknown notebook or parameter, or a value that does not fit.
     """
-    chosen = find(names, folder)
-    out = Path(out or paths.BUILD).absolute()
+    chosen, out = find(names, folder), Path(out or paths.BUILD).absolute()
     convert(Parameter("mode", "str", None, ""), mode)
-    settings = choose_parameters(chosen, parameters or {})
-    for path in chosen:
-        if "mode" in parameters_of(path):
-            settings[path] = {"mode": mode} | settings[path]
+    settings = _choose(chosen, {"mode": mode} | dict(parameters or {}))
     prints = {path: _fingerprint(path, settings[path]) for path in chosen}
     state_file = out / "reproduce.json"
     state = read_json(state_file) if state_file.exists() else {}
@@ -236,29 +208,24 @@ def run_all(
 def execute(path: Path, copy: Path, parameters: Mapping[str, object], bar: bool = False) -> str:
     """Run one notebook in its own folder and write the executed copy; return what went wrong, in one line, or ''."""
     import papermill  # seconds to import, and only a run needs it
-    from papermill.exceptions import PapermillExecutionError
 
-    write_atomic(copy, "{}")  # refuses a folder that cannot be written, before anything runs
+    write_json(copy, {"cells": []})  # refuses a folder that cannot be written, before anything runs
     try:
         papermill.execute_notebook(
             path, copy, parameters=dict(parameters), kernel_name="python3", language="python", cwd=path.parent,
             kernel_manager_class=_this_python(), coalesce_streams=True,
             progress_bar={"desc": path.stem, "leave": False, "disable": None} if bar else False,
         )  # fmt: skip
-    except PapermillExecutionError as error:
-        return f"{_place(copy)}: {error.ename}: {_first_line(error.evalue)}"
-    except Exception as error:  # a dead kernel, a full disk: whatever one notebook meets, the others still run
-        return f"{_place(copy)}: {type(error).__name__}: {_first_line(str(error))}"
+    except Exception as error:  # a cell, a dead kernel, a full disk: whatever one notebook meets, the others still run
+        name, text = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", str(error))
+        return f"{_place(copy)}: {name}: {_first_line(text)}"
     return ""
 
 
 def _place(copy: Path) -> str:
     """Where a failed run stopped: the last cell that was started, counted from 1 as in the committed notebook."""
-    try:
-        cells = read(copy)["cells"]
-    except UserError:
-        return "before the first cell"
-    ours = [cell for cell in cells if not {"injected-parameters", "papermill-error-cell-tag"} & set(tags(cell))]
+    not_ours = {"injected-parameters", "papermill-error-cell-tag"}
+    ours = [cell for cell in read(copy)["cells"] if not not_ours & set(tags(cell))]
     started = [i for i, cell in enumerate(ours) if cell["metadata"].get("papermill", {}).get("start_time")]
     if not started:
         return "before the first cell"
@@ -269,8 +236,8 @@ def _place(copy: Path) -> str:
 
 
 def _first_line(text: str) -> str:
-    lines = [part.strip() for part in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines() if part.strip()]
-    return lines[0][:160] if lines else ""
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", text).strip().splitlines()  # without colours
+    return lines[0].strip()[:160] if lines else ""
 
 
 @cache
@@ -329,5 +296,5 @@ def _fingerprint(path: Path, parameters: Mapping[str, object]) -> str:
 
 def versions() -> str:
     """The versions that decide the numbers, for the last code cell of a notebook (tag it nbval-ignore-output)."""
-    packages = ("bnnlib", "torch", "torchvision", "numpy", "pandas", "matplotlib")
-    return ", ".join([f"python {sys.version.split()[0]}", *(f"{name} {version(name)}" for name in packages)])
+    packages = [f"{name} {version(name)}" for name in ("torch", "torchvision", "numpy", "pandas", "matplotlib")]
+    return ", ".join([f"bnnlib {bnnlib.__version__}", f"python {sys.version.split()[0]}", *packages])

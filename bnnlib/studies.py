@@ -63,7 +63,7 @@ LENET_FLOAT = TrainSpec(
 LENET_BINARY = TrainSpec(
     "mnist", 500, batch=50, optimizer="sgd", lr=0.01, momentum=0.99, schedule="step", loss="squared_hinge"
 )
-LENET_SHORT = TrainSpec("mnist", 8, batch=100, optimizer="adam", lr=3e-3, warmup=1, augment="crop", pad=1)
+LENET_SHORT = TrainSpec("mnist", 8, batch=100, optimizer="adam", lr=1e-2, warmup=1, augment="crop", pad=1)
 
 VGGNET_FLOAT = TrainSpec(
     "cifar10", 500, batch=100, optimizer="sgd", lr=0.1, momentum=0.9, schedule="step", milestones=(80, 120),
@@ -96,7 +96,7 @@ STUDIES = {
         },
         protocols={
             "short": Protocol(
-                LENET_SHORT, LENET_SHORT, {"float": 5, "binary": 5, "WIDEN4": 1, "WIDEN8": 1, "": 3}
+                LENET_SHORT.but(lr=3e-3), LENET_SHORT, {"float": 5, "binary": 5, "WIDEN4": 1, "WIDEN8": 1, "": 3}
             ),
             "paper20": Protocol(
                 LENET_FLOAT.but(epochs=20), LENET_BINARY.but(epochs=20), {"float": 3, "binary": 3}

@@ -1,0 +1,198 @@
+"""Energy of a classification: multiply-accumulates by operand pair and vector length, times the femtojoules of a table.
+
+A table is a CSV of ``data/energy`` with a row an operand pair, and where the energy depends on it also a vector length;
+``data/energy/README.md`` says where each number comes from. The energy of memory accesses is a separate matter with a
+table of its own (``memory_fj``) and is never part of ``energy_fj``: the paper's numbers do not contain it.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from torch import nn
+
+from bnnlib import paths
+from bnnlib.errors import UserError
+from bnnlib.profiling import profile
+from bnnlib.specs import ModelSpec
+
+__all__ = ["Table", "energy_fj", "energy_uj", "load_table", "memory_fj", "memory_uj", "profile", "table_names"]
+
+ENERGIES = ["energy_fj", "low_fj", "high_fj"]
+COLUMNS = ["activation", "weight", "vector_length", *ENERGIES, "how", "source", "note"]
+MEMORY_COLUMNS = ["memory", "size_kb", "access_bits", "energy_pj", "low_pj", "high_pj", "how", "source", "note"]
+HOW = ("read", "digitised", "derived", "synthesised")
+OPERAND = r"binary|ternary|float(?:16)?|fixed(?:[2-9]|[1-9][0-9])?"
+UJ_PER_FJ = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Femtojoules a MAC.
+
+    Args:
+        name: of the file in ``data/energy``.
+        rows: its content, one row an operand pair and vector length; see ``COLUMNS``.
+    """
+
+    name: str
+    rows: pd.DataFrame
+
+    @cached_property
+    def pairs(self) -> dict[tuple[str, str], pd.DataFrame]:
+        """The rows of each pair (activation, weight), in order of vector length."""
+        return dict(iter(self.rows.sort_values("vector_length").groupby(["activation", "weight"])))
+
+    def find(self, act: str, weight: str) -> pd.DataFrame | None:
+        """The rows of a pair, or None. A row for ``fixed8`` goes before one for ``fixed``, which is any width."""
+        for pair in ((act, weight), (act, _class(weight)), (_class(act), weight), (_class(act), _class(weight))):
+            if pair in self.pairs:
+                return self.pairs[pair]
+        return None
+
+    def cost(self, act: str, weight: str, vector_length: int, column: str = "energy_fj") -> float:
+        """Femtojoules of one MAC within a dot product of ``vector_length``.
+
+        Between two vector lengths of the table it is interpolated linearly in the logarithm of the length; outside it
+        is constant.
+
+        Args:
+            column: ``energy_fj``, or the bounds ``low_fj`` and ``high_fj``.
+
+        Raises:
+            UserError: the table has no row for the pair.
+        """
+        rows = self.find(act, weight)
+        if rows is None:
+            others = [name for name in table_names() if load_table(name).find(act, weight) is not None]
+            raise UserError(
+                f"table {self.name!r} has no energy for activation {act} x weight {weight}; "
+                + (f"tables that have it: {', '.join(others)}" if others else "no table in data/energy has it")
+            )
+        lengths = rows["vector_length"].fillna(1).to_numpy()  # empty: any length
+        return float(np.interp(np.log2(vector_length), np.log2(lengths), rows[column].to_numpy()))
+
+
+def _class(operand: str) -> str:
+    """``fixed`` for ``fixed8``; other operands are their own class."""
+    return "fixed" if operand.startswith("fixed") else operand
+
+
+def table_names() -> list[str]:
+    """The energy tables of ``data/energy``: those CSV files that begin with an activation."""
+    return sorted(path.stem for path in paths.ENERGY.glob("*.csv") if path.read_text().startswith("activation,"))
+
+
+def load_table(name: str) -> Table:
+    """An energy table by name.
+
+    Raises:
+        UserError: there is none of that name, or it is damaged: then with the line and what is wrong with it.
+    """
+    if name not in table_names():
+        raise UserError(f"energy table {name!r} is unknown; use one of {', '.join(table_names())}")
+    path = paths.ENERGY / f"{name}.csv"
+    return _load_table(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def _load_table(path: Path, changed: int) -> Table:  # a table that was edited is read anew
+    rows = _read(path, COLUMNS)
+    for column in ("activation", "weight"):
+        _refuse(path, rows, ~rows[column].astype(str).str.fullmatch(OPERAND), f"{column} is not an operand")
+    lengths = rows["vector_length"] = pd.to_numeric(rows["vector_length"], errors="coerce")
+    several = rows.groupby(["activation", "weight"])["weight"].transform("size") > 1
+    _refuse(path, rows, rows.duplicated(["activation", "weight", "vector_length"]), "the pair was given before")
+    _refuse(path, rows, (lengths.isna() & several) | (lengths < 1), "vector_length is missing or not possible")
+    return Table(path.stem, rows)
+
+
+def _read(path: Path, columns: list[str]) -> pd.DataFrame:
+    """A table whose every row has an energy between its bounds, says how it was obtained, and from what source."""
+    rows = pd.read_csv(path)
+    if list(rows.columns) != columns:
+        raise UserError(f"{path} has the columns {', '.join(rows.columns)}; it needs {', '.join(columns)}")
+    energy, low, high = [column for column in columns if column.endswith(("_fj", "_pj"))]
+    numbers = rows[[energy, low, high]].apply(pd.to_numeric, errors="coerce")
+    wrong = ~((numbers[low] > 0) & (numbers[low] <= numbers[energy]) & (numbers[energy] <= numbers[high]))
+    _refuse(path, rows, wrong, f"0 < {low} <= {energy} <= {high} does not hold")
+    _refuse(path, rows, ~rows["how"].isin(HOW), f"how is not one of {', '.join(HOW)}")
+    _refuse(path, rows, rows["source"].isna(), "source is missing")
+    return rows
+
+
+def _refuse(path: Path, rows: pd.DataFrame, wrong: pd.Series, what: str) -> None:
+    if wrong.any():
+        row = rows.index[wrong.to_numpy()][0]
+        start = ", ".join(map(str, rows.loc[row].iloc[:3]))
+        raise UserError(f"{path} line {row + 2} ({start}): {what}; mend it, or restore it with git checkout")
+
+
+def energy_fj(rows: pd.DataFrame, table: Table | str = "icmla2020", column: str = "energy_fj") -> pd.Series:
+    """Femtojoules a layer for one classification, a row for every row of a profile.
+
+    Args:
+        rows: what ``profile`` gave.
+        table: a table or its name.
+        column: ``energy_fj``, or the bounds ``low_fj`` and ``high_fj``.
+
+    Raises:
+        UserError: the table is unknown, or lacks an operand pair.
+    """
+    table = load_table(table) if isinstance(table, str) else table
+    pairs = zip(rows["act"], rows["weight"], rows["vector_length"], strict=True)
+    costs = [table.cost(*pair, column) for pair in pairs]
+    return pd.Series(rows["macs"].to_numpy() * np.array(costs, dtype=float), rows.index, name=column)
+
+
+def energy_uj(network: nn.Module | ModelSpec | pd.DataFrame, table: Table | str = "icmla2020") -> float:
+    """Microjoules of the multiply-accumulates of one classification, of a model, a spec or a profile."""
+    return float(energy_fj(_rows(network), table).sum() * UJ_PER_FJ)
+
+
+def _rows(network: nn.Module | ModelSpec | pd.DataFrame) -> pd.DataFrame:
+    return network if isinstance(network, pd.DataFrame) else profile(network)
+
+
+def memory_fj(rows: pd.DataFrame, table: str = "memory45") -> pd.DataFrame:
+    """Femtojoules of memory accesses a layer for one classification: columns ``weights_fj`` and ``activations_fj``.
+
+    Every weight is read once, every input of a layer is written once and read once. The weights lie in one memory that
+    holds all of them, the activations in another that holds the input and output of any layer; what is larger than the
+    largest cache of the table lies in DRAM.
+
+    Args:
+        rows: what ``profile`` gave.
+        table: name of a memory table in ``data/energy``.
+    """
+    inputs = rows["activation_bits"]
+    weights_bit_fj = bit_fj(rows["weight_bits"].sum(), table)
+    activations_bit_fj = bit_fj((inputs + inputs.shift(-1, fill_value=0)).max(), table)
+    return pd.DataFrame(
+        {"weights_fj": rows["weight_bits"] * weights_bit_fj, "activations_fj": 2 * inputs * activations_bit_fj}
+    )
+
+
+def memory_uj(network: nn.Module | ModelSpec | pd.DataFrame, table: str = "memory45") -> float:
+    """Microjoules of memory accesses of one classification; to be shown beside ``energy_uj``, not within it."""
+    return float(memory_fj(_rows(network), table).to_numpy().sum() * UJ_PER_FJ)
+
+
+def bit_fj(size_bits: float, table: str = "memory45") -> float:
+    """Femtojoules to read or write one bit of a memory of ``size_bits``.
+
+    Linear between the caches of the table in the logarithms of size and energy (about the root of the size), constant
+    under the smallest, DRAM over the largest.
+    """
+    path = paths.ENERGY / f"{table}.csv"
+    if not path.is_file():
+        raise UserError(f"memory table {table!r} is unknown; use memory45")
+    rows = _read(path, MEMORY_COLUMNS)
+    rows["bit_fj"] = rows["energy_pj"] * 1000 / rows["access_bits"]
+    caches = rows[rows["memory"] == "cache"].sort_values("size_kb")
+    size_kb = size_bits / 8 / 1024
+    if size_kb > caches["size_kb"].max():
+        return float(rows.loc[rows["memory"] == "dram", "bit_fj"].iloc[0])
+    return float(np.exp(np.interp(np.log(max(size_kb, 1e-9)), np.log(caches["size_kb"]), np.log(caches["bit_fj"]))))

@@ -1,0 +1,165 @@
+"""What a network multiplies: its layers' MACs, vector lengths and operands, read off one forward pass.
+
+The tensors are caught on their way into torch's convolution and matrix product, so that what is counted is what is
+executed; the operands are those that the layers declare, and are checked against the values in these tensors.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from bnnlib.errors import UserError
+from bnnlib.layers import Image
+from bnnlib.models import build
+from bnnlib.specs import ModelSpec
+
+PRODUCTS = (F.linear, F.conv1d, F.conv2d, F.conv3d)
+COLUMNS = ["name", "macs", "vector_length", "weight", "act", "weight_bits", "activation_bits", "outputs"]
+
+
+def operand_bits(operand: str) -> int:
+    """Bits that one value of an operand takes in memory: binary 1, ternary 2, fixedK K, float 32."""
+    return {"binary": 1, "ternary": 2, "float": 32}.get(operand) or int(operand.removeprefix("fixed"))
+
+
+def profile(model: nn.Module | ModelSpec) -> pd.DataFrame:
+    """One row a layer that multiplies, in the order of execution, for one classification.
+
+    Columns: ``name``; ``macs``; ``vector_length``, the length of its dot products; ``weight`` and ``act``, the
+    operands; ``weight_bits``, all its weights; ``activation_bits``, its input, each value once and without padding;
+    ``outputs``, the number of dot products. Biases, batch norm and pooling are not counted.
+
+    Args:
+        model: a network on any device, in train or eval mode; it is left as it was, and so are torch's generators. Or a
+            ModelSpec, which is built without memory and profiled by its shapes (there are then no values to check).
+
+    Raises:
+        UserError: a layer's tensors hold values that its operands do not have, or a product declares no operand.
+    """
+    if isinstance(model, ModelSpec):
+        return _profile_spec(model).copy()
+    images = [module for module in model.modules() if isinstance(module, Image)]
+    if not images:
+        raise UserError(f"{type(model).__name__} has no Image module to say what images it takes; start it with one")
+    device = next(iter(model.parameters())).device
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randint(0, 256, (1, *images[0].shape), dtype=torch.uint8, generator=generator, device="cpu")
+    with _eval_mode(model), _Recorder(model) as recorder, torch.no_grad():
+        model(image.to(device))
+    return pd.DataFrame(recorder.rows, columns=COLUMNS)
+
+
+@lru_cache(maxsize=256)
+def _profile_spec(spec: ModelSpec) -> pd.DataFrame:
+    with torch.device("meta"):
+        model = build(spec)
+    return profile(model)
+
+
+@contextmanager
+def _eval_mode(model: nn.Module) -> Iterator[None]:
+    """Every module in eval mode (nothing running is updated), and back to the mode that each had."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+class _Recorder(TorchFunctionMode):
+    """Notes every product of a forward pass, the layer it is in, and the operand that was declared last before it."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.rows: list[tuple] = []
+        self.layer: tuple | None = None  # (name, weight operand, values in its input) of the layer that is running
+        self.act = "float"
+        self.names = {module: name for name, module in model.named_modules()}
+
+    def __enter__(self) -> "_Recorder":
+        self.hooks = []
+        for module in self.names:
+            if hasattr(module, "weight_operand"):
+                self.hooks += [module.register_forward_pre_hook(self._enter_layer)]
+                self.hooks += [module.register_forward_hook(self._leave_layer)]
+            elif hasattr(module, "operand"):
+                self.hooks += [module.register_forward_hook(self._note_operand)]
+        return super().__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        for hook in self.hooks:
+            hook.remove()
+        super().__exit__(*error)
+
+    def _enter_layer(self, module: nn.Module, inputs: tuple) -> None:
+        self.layer = (self.names[module], module.weight_operand, inputs[0].numel())
+
+    def _leave_layer(self, *_: object) -> None:
+        self.layer = None
+
+    def _note_operand(self, module: nn.Module, *_: object) -> None:
+        self.act = module.operand
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        output = function(*args, **(kwargs or {}))
+        if function in PRODUCTS:
+            named = dict(zip(("input", "weight"), args, strict=False)) | (kwargs or {})
+            self._note_product(named["input"], named["weight"], output)
+        return output
+
+    def _note_product(self, x: Tensor, w: Tensor, y: Tensor) -> None:
+        if self.layer is None:
+            shape = list(w.shape)
+            raise UserError(f"a product with weights {shape} declares no operand; use QuantConv2d or QuantLinear")
+        name, weight, inputs = self.layer
+        _check(f"the weights of {name}", w, weight)
+        _check(f"the input of {name}", x, self.act)
+        vector_length = w[0].numel()
+        bits = w.numel() * operand_bits(weight), inputs * operand_bits(self.act)
+        self.rows.append((name, y.numel() * vector_length, vector_length, weight, self.act, *bits, y.numel()))
+
+
+def _check(what: str, values: Tensor, operand: str) -> None:
+    if operand == "float" or values.is_meta:
+        return
+    if operand == "binary":
+        fits = bool((values.abs() == 1).all())
+    elif operand == "ternary":
+        fits = bool((values.abs() == values.square()).all())
+    else:
+        fits = on_grid(values, operand_bits(operand))
+    if not fits:
+        found = values.unique()
+        raise UserError(
+            f"{what} are declared {operand} but hold {len(found)} values from {found[0]:.4g} to {found[-1]:.4g}; "
+            "quantize them, or declare what they are"
+        )
+
+
+def on_grid(values: Tensor, bits: int) -> bool:
+    """Whether all values lie on some grid of 2^bits equidistant points.
+
+    The step is the greatest common divisor of their distances, by Euclid's algorithm on all distances at once; less
+    than a tenth of the smallest step that could do counts as rounding.
+    """
+    points = values.unique().double()
+    if len(points) < 2:
+        return True
+    distances, span, most = points.diff(), float(points[-1] - points[0]), 2**bits - 1
+    rounding = 0.1 * span / most
+    step = float(distances.min())
+    while step > rounding:
+        rest = (distances - step * (distances / step).round()).abs()
+        rest = rest[rest > rounding]
+        if not len(rest):
+            return round(span / step) <= most
+        step = float(rest.min())  # at most half of the last step
+    return False
