@@ -26,8 +26,8 @@ reproduce: environment ## run every notebook, draw every figure; pages go to bui
 
 test: environment ## run the tests, and compare every output in the notebooks with a fresh run (minutes)
 	@# One thread a worker, or they get in each other's way; loadfile: the cells of a notebook share a kernel, so they
-	@# stay on one worker; an inherited MPLBACKEND would drop the figures from the outputs.
-	unset MPLBACKEND; OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest -n $(WORKERS) --dist loadfile --nbval tests notebooks $(ARGS)
+	@# stay on one worker; an inherited MPLBACKEND would drop the figures from the outputs. Committed figures stay as they are.
+	unset MPLBACKEND; BNN_FIGURES=build/figures OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest -n $(WORKERS) --dist loadfile --nbval tests notebooks $(ARGS)
 
 lab: environment ## open the notebooks in JupyterLab
 	$(PY) -m jupyterlab notebooks/00_index.ipynb

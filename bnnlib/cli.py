@@ -2,7 +2,6 @@
 
 import json
 import sys
-from pathlib import Path
 
 import click
 
@@ -34,7 +33,9 @@ def cost(arch: str, weights: str | None, acts: str | None, width: int, table: st
     from bnnlib.energy import energy_fj, load_table, profile
 
     layers = LAYERS.get(arch, 1)
-    spec = ModelSpec(arch, weights if weights is not None else "b" * layers, acts if acts is not None else "b" * (layers - 1), width)
+    spec = ModelSpec(
+        arch, weights if weights is not None else "b" * layers, acts if acts is not None else "b" * (layers - 1), width
+    )
     rows = profile(spec)
     rows["energy_fj"] = energy_fj(rows, load_table(table))
     total = rows["energy_fj"].sum() * 1e-9
@@ -58,7 +59,11 @@ def cost(arch: str, weights: str | None, acts: str | None, width: int, table: st
 @click.option("--protocol", help="The protocol; default short, or the one in the name of a run.")
 @click.option("--seed", type=int, help="Only this seed.")
 @click.option("--device", help="A torch device; default cuda if there is one, else cpu.")
-@click.option("--max-minutes", type=click.FloatRange(min=0), help="Stop after a checkpoint in time; exit status 75 if work is left.")
+@click.option(
+    "--max-minutes",
+    type=click.FloatRange(min=0),
+    help="Stop after a checkpoint in time; exit status 75 if work is left.",
+)
 @click.option("--overwrite", is_flag=True, help="Train again what is done, and replace its result.")
 def train(
     study: str, name: str | None, protocol: str | None, seed: int | None, device: str | None,
@@ -92,7 +97,9 @@ def runs(study: str | None, missing: bool, as_json: bool) -> None:
             click.echo(row["command"] if missing else f"missing  {row['command']}")
         else:
             accuracies = f"val {row['val_accuracy']:6.2f} %  test {row['test_accuracy']:6.2f} %"
-            click.echo(f"done     {row['study']:15} {row['name']:15} s{row['seed']}  {accuracies}  {row['energy_uj']:.4f} uJ")
+            click.echo(
+                f"done     {row['study']:15} {row['name']:15} s{row['seed']}  {accuracies}  {row['energy_uj']:.4f} uJ"
+            )
 
 
 @cli.group()

@@ -109,7 +109,7 @@ def _digits(image: tuple[int, int, int]) -> tuple[np.ndarray, ...]:
 
 
 def _root(name: str) -> Path:
-    """What torchvision calls root: it adds MNIST/raw, FashionMNIST/raw or cifar-10-batches-py itself, for SVHN nothing."""
+    """What torchvision calls root: it adds a folder of the data set itself, except for SVHN."""
     return paths.datasets_dir() / "svhn" if name == "svhn" else paths.datasets_dir()
 
 

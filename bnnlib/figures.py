@@ -16,6 +16,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 from cycler import cycler
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bnnlib import paths
@@ -64,6 +65,8 @@ def style() -> None:
             "xtick.labelsize": 10,
             "ytick.labelsize": 10,
             "lines.markersize": 7,
+            "grid.linewidth": 0.6,
+            "grid.color": "#D9D9D9",
             "figure.figsize": (6.4, 4.2),
             "figure.dpi": 100,
             "figure.constrained_layout.use": True,
@@ -84,6 +87,30 @@ def look(family: str) -> dict[str, str]:
         raise UserError(f"family {family!r} is unknown; use one of {', '.join([*FAMILIES, *PAPER_FAMILIES])}")
     color, marker = FAMILIES[name]
     return {"color": color, "marker": marker, "label": name}
+
+
+def label_points(ax: Axes, x: Iterable[float], y: Iterable[float], labels: Iterable[str]) -> None:
+    """Write a label beside each point, moved down until it covers no other one, with a hair line to its point.
+
+    Call it last: it works on the limits and the size that the axes have now.
+    """
+    ax.figure.canvas.draw()  # constrained layout settles the transforms
+    placed = []
+    height = 1.25 * 8.5 * ax.figure.dpi / 72  # of a line of text, in pixels
+    points = sorted(
+        zip(ax.transData.transform(list(zip(x, y, strict=True))), labels, strict=True), key=lambda p: -p[0][1]
+    )
+    for (px, py), label in points:
+        left, middle = px + 14, py
+        right = left + 0.55 * height * len(label)
+        while any(left < r and right > a and abs(middle - m) < height for a, r, m in placed):
+            middle -= 1
+        placed.append((left, right, middle))
+        ax.annotate(
+            label, (px, py), (left, middle), xycoords="figure pixels", textcoords="figure pixels",
+            fontsize=8.5, va="center",
+            arrowprops={"arrowstyle": "-", "lw": 0.5, "color": GREY, "shrinkA": 0, "shrinkB": 4},
+        )  # fmt: skip
 
 
 def figures_dir() -> Path:

@@ -108,7 +108,11 @@ class QuantConv2d(nn.Conv2d):
         return y.reshape(n, h, width, -1).permute(0, 3, 1, 2)  # [N, C_out, H', W'], channels last in memory
 
     def extra_repr(self) -> str:
-        padding = "" if not self.pad else f", pad={self.pad} with {self.pad_value if self.pad_value is not None else 'border'}"
+        padding = (
+            ""
+            if not self.pad
+            else f", pad={self.pad} with {self.pad_value if self.pad_value is not None else 'border'}"
+        )
         return f"{self.in_channels}, {self.out_channels}, {self.kernel_size[0]}{padding}, weights {self.weight_operand}"
 
 

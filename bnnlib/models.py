@@ -102,7 +102,8 @@ def build(spec: ModelSpec) -> nn.Sequential:
             break
         norm = [(f"norm{i}", new_norm(outputs))] if spec.norm else []
         pool = [(f"pool{i}", nn.MaxPool2d(2))] if layer.pool else []
-        act = [(f"act{i}", QuantAct(OPERANDS[spec.acts[i - 1]], spec.estimator, spec.swish_beta, spec.ternary_acts == "batch"))]  # fmt: skip
+        quantizer = QuantAct(OPERANDS[spec.acts[i - 1]], spec.estimator, spec.swish_beta, spec.ternary_acts == "batch")
+        act = [(f"act{i}", quantizer)]
         modules.update(pool + norm + act if spec.order == "CPBA" else norm + act + pool)
     model = nn.Sequential(modules)
     for module in model:

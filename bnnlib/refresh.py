@@ -82,8 +82,8 @@ def _opening(path: Path, cells: list[dict]) -> list[str]:
     first = cells[0]["source"] if cells and cells[0]["cell_type"] == "markdown" else ""
     if not first.startswith("# "):
         wrong.append("the first cell is not a title")
-    if not re.search(r"\b(Fig\.|Figures?|Tables?|Sections?)(?!\w)", first):
-        wrong.append("the first cell does not say which figure, table or section of the paper is reproduced")
+    if not re.search(r"\bReproduces\b.*\b(figures?|tables?|sections?|outline)\b", first, re.I | re.S):
+        wrong.append("the first cell does not say `Reproduces ...`: which figure, table or section of the paper")
     if sum("parameters" in tags(cell) for cell in cells) != 1:
         wrong.append("there is not exactly one cell tagged parameters")
     try:

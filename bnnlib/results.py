@@ -1,7 +1,7 @@
 """One JSON file a run, keyed by the hash of its spec; a study's results as a DataFrame."""
 
 import platform
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +39,9 @@ def device_name(device: str) -> str:
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
         model = names[0] if names else model
     threads = torch.get_num_threads()
     return f"cpu: {model}, {threads} thread{'s' * (threads != 1)}"
@@ -69,7 +71,7 @@ def save_result(run: RunSpec, outcome: Outcome, device: str) -> Path:
                 "bnnlib": bnnlib.__version__,
             },
             "seconds": round(outcome.seconds, 1),
-            "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         },
     )
 
@@ -86,7 +88,9 @@ def load_result(run: RunSpec) -> dict | None:
     result = read_json(path)
     missing = {"spec_hash", "spec", "val_accuracy", "test_accuracy", "history", "device", "best_epoch"} - set(result)
     if missing:
-        raise UserError(f"{path} is damaged (no {', '.join(sorted(missing))}); make it anew: {train_command(run)} --overwrite")
+        raise UserError(
+            f"{path} is damaged (no {', '.join(sorted(missing))}); make it anew: {train_command(run)} --overwrite"
+        )
     if result["spec_hash"] != run.hash or result["spec"] != run.as_dict():
         raise UserError(
             f"{path} was made with spec {result['spec_hash']}, the study now says {run.hash}; "

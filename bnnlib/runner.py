@@ -62,7 +62,8 @@ def train_runs(
             return len(pending) - i
         path = save_result(run, outcome, device)
         checkpoint.unlink(missing_ok=True)
-        say(f"{run.name} seed {run.seed}: test {outcome.test_accuracy:.2f} %, {outcome.seconds / 60:.1f} minutes, {path}")
+        minutes = outcome.seconds / 60
+        say(f"{run.name} seed {run.seed}: test {outcome.test_accuracy:.2f} %, {minutes:.1f} minutes, {path}")
     return 0
 
 

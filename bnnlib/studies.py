@@ -98,9 +98,7 @@ STUDIES = {
             "short": Protocol(
                 LENET_SHORT.but(lr=3e-3), LENET_SHORT, {"float": 5, "binary": 5, "WIDEN4": 1, "WIDEN8": 1, "": 3}
             ),
-            "paper20": Protocol(
-                LENET_FLOAT.but(epochs=20), LENET_BINARY.but(epochs=20), {"float": 3, "binary": 3}
-            ),
+            "paper20": Protocol(LENET_FLOAT.but(epochs=20), LENET_BINARY.but(epochs=20), {"float": 3, "binary": 3}),
             "paper": Protocol(LENET_FLOAT, LENET_BINARY, {"": 5}),
         },
     ),

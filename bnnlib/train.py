@@ -82,7 +82,9 @@ def make_optimizer(spec: TrainSpec, model: nn.Module) -> torch.optim.Optimizer:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, x: Tensor, y: Tensor, loss: str, amp: bool = False, batch: int = 500) -> tuple[float, float]:
+def evaluate(
+    model: nn.Module, x: Tensor, y: Tensor, loss: str, amp: bool = False, batch: int = 500
+) -> tuple[float, float]:
     """Mean loss and accuracy in percent over images uint8 [N, C, H, W] and labels [N], in eval mode."""
     model.eval()
     total, hits = torch.zeros((), device=x.device), torch.zeros((), device=x.device, dtype=torch.long)
@@ -156,7 +158,9 @@ class Training:
             bar.update()
         row = {"epoch": len(self.history) + 1, "train_loss": total.item() / self.steps}
         if not math.isfinite(row["train_loss"]):
-            raise UserError(f"{self.run.name}: the loss is not finite in epoch {row['epoch']}; try a lower lr than {spec.lr}")
+            raise UserError(
+                f"{self.run.name}: the loss is not finite in epoch {row['epoch']}; try a lower lr than {spec.lr}"
+            )
         row["train_accuracy"] = 100 * hits.item() / (self.steps * spec.batch)
         row["val_loss"], row["val_accuracy"] = evaluate(
             self.model, self.data.val_x, self.data.val_y, spec.loss, spec.amp

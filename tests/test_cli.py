@@ -73,7 +73,9 @@ def test_train_makes_what_runs_calls_missing(bnn, tiny):
     command = out.splitlines()[1]
     assert command == "bnn train tiny --name binary-short --seed 1"
     assert bnn(*command.split()[1:])[0] == 0
-    assert bnn("runs", "--study", "tiny", "--missing")[1].splitlines() == ["bnn train tiny --name binary-short --seed 0"]
+    assert bnn("runs", "--study", "tiny", "--missing")[1].splitlines() == [
+        "bnn train tiny --name binary-short --seed 0"
+    ]
     assert (tiny / "results/tiny/binary-short-s1.json").exists()
     status, out, _ = bnn("train", "tiny")
     assert status == 0 and "binary-short seed 1: done already" in out and "binary-short seed 0: test" in out

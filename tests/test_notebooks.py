@@ -173,6 +173,17 @@ def test_resume_runs_what_changed_or_failed(three, fake):
     assert run(three, resume=True, mode="full", parameters={"steps": "4"}) == ["done", "skipped", "skipped"]
 
 
+def test_what_failed_last_is_not_done_before(three, fake):
+    run(three)
+    before = (three / "01_b.ipynb").read_text()
+    write(three, "01_b", "1 / 0")
+    fake.fails = "01_b"
+    assert run(three, resume=True) == ["skipped", "failed", "skipped"]
+    (three / "01_b.ipynb").write_text(before)  # finished once, but its copy and page are those of the failure
+    fake.fails = None
+    assert run(three, resume=True) == ["skipped", "done", "skipped"]
+
+
 def test_some_notebooks_by_number_name_or_path(three, fake):
     assert run(three, names=["02", "00_a.ipynb"]) == ["done", "done"]
     assert [name for name, _ in fake.ran] == ["00_a", "02_c"]  # in order, whatever order was asked for
@@ -234,7 +245,7 @@ def test_declared_parameters(folder):
 
 @pytest.mark.parametrize("source", ["a = 1", "import os", "a: int", "a: int = 1 + n", "a: int = (", "a: int = b"])
 def test_only_typed_literals_are_parameters(folder, source):
-    with pytest.raises(UserError, match="00_a.ipynb: parameters are lines `name: type = literal  # help`"):
+    with pytest.raises(UserError, match=r"00_a\.ipynb: parameters are lines `name: type = literal  # help`"):
         notebooks.parameters_of(write(folder, "00_a", (source, ["parameters"])))
 
 
@@ -339,7 +350,7 @@ def good(folder):
     ("cell", "source", "message"),
     [
         (0, "print(1)", "the first cell is not a title"),
-        (0, "# A title", "does not say which figure, table or section"),
+        (0, "# A title\n\nOf a figure.", "which figure, table or section"),
         (1, PARAMETERS, "not exactly one cell tagged parameters"),
         (1, ("steps: int = 1  # n", ["parameters"]), "lack `mode"),
         (1, ('mode: str = "full"  # m', ["parameters"]), "lack `mode"),

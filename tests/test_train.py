@@ -59,7 +59,9 @@ def test_bipolar_without_binary_layers_is_refused():
 
 def test_learning_rates():
     step = TrainSpec("mnist", 30, lr=0.1, schedule="step", milestones=(15, 25))
-    assert [learning_rate(step, e * 10, 10) for e in (0, 14, 15, 24, 25)] == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001])
+    assert [learning_rate(step, e * 10, 10) for e in (0, 14, 15, 24, 25)] == pytest.approx(
+        [0.1, 0.1, 0.01, 0.01, 0.001]
+    )
     assert learning_rate(step, 149, 10) == 0.1  # the last step of the fifteenth epoch
     cosine = TrainSpec("mnist", 10, lr=1.0, warmup=2)
     rates = [learning_rate(cosine, s, 100) for s in range(1000)]
@@ -153,7 +155,10 @@ def test_killed_and_resumed_gives_the_same_result_file(tmp_path, monkeypatch):
     train_runs([run], "cpu", say=lambda line: None)
     expected = without_times(result_path(run))
     # the child has to train with as many threads as this process: sums are ordered by thread
-    environment = os.environ | {"BNN_RESULTS": str(tmp_path / "killed"), "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    environment = os.environ | {
+        "BNN_RESULTS": str(tmp_path / "killed"),
+        "OMP_NUM_THREADS": str(torch.get_num_threads()),
+    }
     checkpoints = tmp_path / "killed-checkpoints"
     environment["BNN_CHECKPOINTS"] = str(checkpoints)
     child = subprocess.Popen([sys.executable, "-c", CHILD], env=environment, cwd=root)
