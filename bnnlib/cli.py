@@ -5,6 +5,7 @@ import sys
 
 import click
 
+import bnnlib
 from bnnlib import paths, studies
 from bnnlib.errors import UserError
 from bnnlib.specs import DATASETS, LAYERS, ModelSpec
@@ -16,7 +17,7 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(package_name="bnnlib")
+@click.version_option(bnnlib.__version__, prog_name="bnn")
 def cli() -> None:
     """Efficient binary neural networks: energy, training, results."""
 
@@ -74,7 +75,10 @@ def train(
 
     if protocol is None and (name is None or name in studies.get_study(study).networks):
         protocol = "short"
-    left = runner.train_runs(studies.runs(study, name, protocol, seed), device, max_minutes, overwrite, click.echo)
+    chosen = studies.runs(study, name, protocol, seed)
+    if overwrite and max_minutes is not None and len(chosen) > 1:
+        raise UserError("--overwrite with --max-minutes begins anew each time; name one run with --name and --seed")
+    left = runner.train_runs(chosen, device, max_minutes, overwrite, click.echo)
     if left:
         click.echo(f"{left} run{'s' * (left != 1)} left; the same command goes on")
         sys.exit(75)
@@ -82,19 +86,19 @@ def train(
 
 @cli.command()
 @click.option("--study", help="Only this study.")
-@click.option("--missing", is_flag=True, help="Only runs without a result, as the commands that make them.")
+@click.option("--missing", is_flag=True, help="Only runs without a valid result, as the commands that make them.")
 @click.option("--json", "as_json", is_flag=True, help="Print a list that a program may read.")
 def runs(study: str | None, missing: bool, as_json: bool) -> None:
     """Every run of the studies: its result, or the command that makes it."""
     from bnnlib import results
 
-    rows = [row for row in results.status(study) if not missing or row["status"] == "missing"]
+    rows = [row for row in results.status(study) if not missing or row["status"] != "done"]
     if as_json:
         click.echo(json.dumps(rows, indent=1))
         return
     for row in rows:
-        if row["status"] == "missing":
-            click.echo(row["command"] if missing else f"missing  {row['command']}")
+        if row["status"] != "done":
+            click.echo(row["command"] if missing else f"{row['status']:8} {row['command']}")
         else:
             accuracies = f"val {row['val_accuracy']:6.2f} %  test {row['test_accuracy']:6.2f} %"
             click.echo(
@@ -170,6 +174,8 @@ def main() -> None:
     except UserError as error:
         click.echo(f"bnn: {error}", err=True)
         sys.exit(2)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help())
     except click.ClickException as error:
         click.echo(f"bnn: {' '.join(error.format_message().split())}; see `bnn --help`", err=True)
         sys.exit(2)

@@ -167,14 +167,15 @@ def get(name: str) -> None:
     """
     if name not in DATASETS:
         raise UserError(f"data set {name!r} is unknown; use one of {', '.join(DATASETS)}")
-    for path, md5 in expected_files(name).items():
-        if path.exists() and _md5(path) != md5:
-            path.unlink()
-            path.with_suffix("").unlink(missing_ok=True) if path.suffix == ".gz" else None
-    if all(path.exists() for path in expected_files(name)):
-        return verify(name)
     root = str(_root(name))
     try:
+        for path, md5 in expected_files(name).items():
+            if not path.exists() or _md5(path) != md5:
+                path.unlink(missing_ok=True)
+                if path.suffix == ".gz":  # torchvision fetches an archive only where its content is missing
+                    path.with_suffix("").unlink(missing_ok=True)
+        if all(path.exists() for path in expected_files(name)):
+            return verify(name)
         if name == "svhn":
             for split in ("train", "test"):
                 datasets.SVHN(root, split, download=True)
@@ -182,7 +183,7 @@ def get(name: str) -> None:
             cls = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST, "cifar10": datasets.CIFAR10}[name]
             cls(root, download=True)
     except (OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
             f"cannot download {name} to {root}: {reason}; put its files there by hand, or set BNN_DATA to their folder"
         ) from error

@@ -96,7 +96,8 @@ def label_points(ax: Axes, x: Iterable[float], y: Iterable[float], labels: Itera
     """
     ax.figure.canvas.draw()  # constrained layout settles the transforms
     placed = []
-    height = 1.25 * 8.5 * ax.figure.dpi / 72  # of a line of text, in pixels
+    point = 72 / ax.figure.dpi  # of a pixel; a picture is saved with other pixels, but the same points
+    height = 1.25 * 8.5 / point  # of a line of text, in pixels
     points = sorted(
         zip(ax.transData.transform(list(zip(x, y, strict=True))), labels, strict=True), key=lambda p: -p[0][1]
     )
@@ -107,8 +108,8 @@ def label_points(ax: Axes, x: Iterable[float], y: Iterable[float], labels: Itera
             middle -= 1
         placed.append((left, right, middle))
         ax.annotate(
-            label, (px, py), (left, middle), xycoords="figure pixels", textcoords="figure pixels",
-            fontsize=8.5, va="center",
+            label, ax.transData.inverted().transform((px, py)), (14 * point, (middle - py) * point),
+            textcoords="offset points", fontsize=8.5, va="center",
             arrowprops={"arrowstyle": "-", "lw": 0.5, "color": GREY, "shrinkA": 0, "shrinkB": 4},
         )  # fmt: skip
 

@@ -3,7 +3,7 @@
 Every quantizer here has derivative zero almost everywhere, so training replaces it by an *estimator* g(x): forward
 q(x), backward grad * g(x) (the straight-through idea: Bengio et al., arXiv 1308.3432; Hinton's 2012 lectures).
 
-NOTE: sign(0) is +1 here, for every caller (Hubara et al., arXiv 1602.02830, eq. 1). The paper's released code rounds
+NOTE: sign(0) is +1 here, for every caller (Hubara et al., arXiv 1602.02830). The paper's released code rounds
 half to even and so has sign(0) = -1; on real-valued activations the difference has measure zero.
 """
 
@@ -26,7 +26,7 @@ def _refuse_nan(x: Tensor) -> None:
 
 
 def binary(x: Tensor) -> Tensor:
-    """+1 where x >= 0, else -1, in the shape and dtype of ``x`` (BNN, arXiv 1602.02830, eq. 1).
+    """+1 where x >= 0, else -1, in the shape and dtype of ``x`` (BNN, arXiv 1602.02830).
 
     Raises:
         ValueError: ``x`` holds a NaN.
@@ -36,7 +36,7 @@ def binary(x: Tensor) -> Tensor:
 
 
 def ternary(x: Tensor, threshold: Tensor | float) -> Tensor:
-    """+1 where x > threshold, -1 where x < -threshold, else 0 (TWN, arXiv 1605.04711, eq. 3, without scale).
+    """+1 where x > threshold, -1 where x < -threshold, else 0 (TWN, arXiv 1605.04711, without scale).
 
     Args:
         x: any shape.
@@ -68,17 +68,19 @@ def fixed_point(x: Tensor, bits: int, scale: Tensor | float = 1.0) -> Tensor:
 
 
 def weight_threshold(w: Tensor) -> Tensor:
-    """Ternary threshold of a layer's latent weights: 0.7 mean|w| (TWN, arXiv 1605.04711, eq. 7)."""
+    """Ternary threshold of a layer's latent weights: 0.7 mean|w| (TWN, arXiv 1605.04711)."""
     return 0.7 * w.abs().mean()
 
 
 def activation_threshold(x: Tensor) -> Tensor:
-    """Ternary threshold of a batch of activations: 0.4 mean|x| (TBN, ECCV 2018)."""
+    """Ternary threshold of a batch of activations: 0.4 mean|x| (the released code, after TBN, ECCV 2018)."""
     return 0.4 * x.abs().mean()
 
 
 def power_of_two_scale(w: Tensor) -> Tensor:
-    """Smallest power of two that is at least max|w|: the shared exponent of dynamic fixed point (arXiv 1412.7024).
+    """Smallest power of two that is at least max|w|: a shared exponent as in dynamic fixed point.
+
+    (Courbariaux et al., arXiv 1412.7024, adjust theirs by the rate of overflows; here the maximum sets it.)
 
     Zero weights get scale 1.
     """
@@ -92,17 +94,19 @@ def identity_gradient(x: Tensor) -> Tensor:
 
 
 def clip_gradient(x: Tensor) -> Tensor:
-    """g(x) = 1 for |x| < 1, else 0: the gradient of hard tanh (BNN, arXiv 1602.02830, eq. 4)."""
+    """g(x) = 1 for |x| < 1, else 0: the gradient of hard tanh (BNN, arXiv 1602.02830).
+
+    NOTE: BNN includes |x| = 1; the released code, and this, do not."""
     return (x.abs() < 1).to(x.dtype)
 
 
 def bireal_gradient(x: Tensor) -> Tensor:
-    """g(x) = 2 - 2|x| for |x| < 1, else 0: a piecewise quadratic sign (Bi-Real Net, arXiv 1808.00278, eq. 10)."""
+    """g(x) = 2 - 2|x| for |x| < 1, else 0: a piecewise quadratic sign (Bi-Real Net, arXiv 1808.00278)."""
     return (2 - 2 * x.abs()).clamp_(min=0)
 
 
 def swish_gradient(x: Tensor, beta: float = 10.0) -> Tensor:
-    """g(x) = beta (2 - beta x tanh(beta x / 2)) / (1 + cosh(beta x)): SignSwish of BNN+ (arXiv 1812.11800, eq. 4).
+    """g(x) = beta (2 - beta x tanh(beta x / 2)) / (1 + cosh(beta x)): SignSwish of BNN+ (arXiv 1812.11800).
 
     NOTE: 1 + cosh(z) = 2 cosh(z/2)^2 is written as its bounded inverse, so that large |x| gives 0 and not inf/inf.
     """

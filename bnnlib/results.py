@@ -156,24 +156,28 @@ def summary(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def status(study: str | None = None) -> list[dict]:
-    """Every run of the studies: ``done``, or ``missing`` with the command that makes it."""
+    """Every run of the studies: ``done``, ``missing`` or ``stale`` (damaged, or of another spec), and its command."""
     rows = []
     for name in [study] if study else studies.STUDIES:
         for run in studies.runs(name):
-            result = load_result(run)
+            try:
+                result = load_result(run)
+                state = "done" if result else "missing"
+            except UserError:
+                result, state = None, "stale"
             rows.append(
                 {
                     "study": name,
                     "name": run.name,
                     "seed": run.seed,
-                    "status": "done" if result else "missing",
+                    "status": state,
                     "epochs": run.train.epochs,
                     "val_accuracy": result["val_accuracy"] if result else None,
                     "test_accuracy": result["test_accuracy"] if result else None,
                     "energy_uj": energy_uj(run.model),
                     "device": result["device"] if result else None,
                     "spec_hash": run.hash,
-                    "command": train_command(run),
+                    "command": train_command(run) + " --overwrite" * (state == "stale"),
                 }
             )
     return rows

@@ -73,7 +73,7 @@ class ModelSpec(Spec):
         estimator: gradient stand-in of the activations: ``identity``, ``clip`` (BNN), ``bireal`` or ``swish`` (BNN+).
         swish_beta: steepness of the ``swish`` estimator.
         image: operand of the image: ``8`` (as it is) or ``b`` (binarized at mid-grey).
-        norm: batch norm after every layer; without it layers get a bias if ``bias``.
+        norm: batch norm after every layer.
         last_norm: batch norm (without affine) over the logits; XNOR-Net style is False.
         extra_norm: a further batch norm directly after the first convolution (XNOR-Net style).
         conv_relu: ReLU on the outputs of the convolutions (XNOR-Net style).
@@ -176,6 +176,12 @@ class TrainSpec(Spec):
         for name in ("schedule_epochs", "train_images"):
             if getattr(self, name) is not None:
                 _number(name, getattr(self, name), 1, int)
+        if self.schedule_epochs is not None and self.schedule_epochs < max(self.epochs, self.warmup):
+            raise UserError(
+                f"schedule_epochs {self.schedule_epochs} is too short; use at least the epochs, {self.epochs}"
+            )
+        if self.schedule == "cosine" and self.warmup >= (self.schedule_epochs or self.epochs):
+            raise UserError(f"warmup {self.warmup} leaves no epoch for the cosine; use fewer than {self.epochs}")
         object.__setattr__(self, "milestones", tuple(self.milestones))
         for milestone in self.milestones:
             _number("milestones", milestone, 0, int)

@@ -141,8 +141,11 @@ class Training:
         for x, y in datasets.batches(self.data.train_x, self.data.train_y, spec, self.generator):
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate(spec, step, self.steps)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=spec.amp):
-                logits = self.model(x)
+            try:
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=spec.amp):
+                    logits = self.model(x)
+            except ValueError as error:  # a quantizer met a NaN
+                raise UserError(f"{self.run.name}: {error}; try a lower lr than {spec.lr}") from error
             loss = LOSSES[spec.loss](logits.float(), y)
             objective = loss + spec.bipolar * bipolar_penalty(self.model) if spec.bipolar else loss
             self.optimizer.zero_grad(set_to_none=True)

@@ -62,7 +62,8 @@ def test_runs_json_has_the_promised_keys(bnn, tiny):
     status, out, _ = bnn("runs", "--study", "tiny", "--json")
     rows = json.loads(out)
     promised = {
-        "study", "name", "seed", "status", "epochs", "val_accuracy", "test_accuracy", "energy_uj", "device", "spec_hash",
+        "study", "name", "seed", "status", "epochs", "val_accuracy", "test_accuracy", "energy_uj", "device",
+        "spec_hash",
     }  # fmt: skip
     assert status == 0 and len(rows) == 2 and all(promised <= set(row) for row in rows)
     assert [row["status"] for row in rows] == ["missing", "missing"] and rows[0]["test_accuracy"] is None
@@ -73,9 +74,8 @@ def test_train_makes_what_runs_calls_missing(bnn, tiny):
     command = out.splitlines()[1]
     assert command == "bnn train tiny --name binary-short --seed 1"
     assert bnn(*command.split()[1:])[0] == 0
-    assert bnn("runs", "--study", "tiny", "--missing")[1].splitlines() == [
-        "bnn train tiny --name binary-short --seed 0"
-    ]
+    _, out, _ = bnn("runs", "--study", "tiny", "--missing")
+    assert out.splitlines() == ["bnn train tiny --name binary-short --seed 0"]
     assert (tiny / "results/tiny/binary-short-s1.json").exists()
     status, out, _ = bnn("train", "tiny")
     assert status == 0 and "binary-short seed 1: done already" in out and "binary-short seed 0: test" in out
@@ -101,6 +101,7 @@ MISTAKES = {
     "unknown data set": (["data", "get", "imagenet"], "'imagenet' is unknown"),
     "unknown command": (["fly"], "No such command 'fly'"),
     "unknown option": (["cost", "lenet5", "--colour", "red"], "--colour"),
+    "overwriting many in a time box": (["train", "tiny", "--overwrite", "--max-minutes", "1"], "name one run"),
     "unknown notebook": (["reproduce", "--only", "99"], "99"),
     "unknown parameter": (["reproduce", "-p", "speed=9"], "speed"),
     "parameter without value": (["reproduce", "-p", "speed"], "'speed' has no value"),
@@ -147,8 +148,9 @@ def test_a_corrupt_checkpoint_and_result_are_one_line(bnn, tiny):
     assert status == 2 and len(err.splitlines()) == 1 and f"rm {checkpoint}" in err
     result = tiny / "results/tiny/binary-short-s0.json"
     result.write_text('{"spec_hash": "0')
-    status, _, err = bnn("runs", "--study", "tiny")
+    status, _, err = bnn("train", "tiny")
     assert status == 2 and len(err.splitlines()) == 1 and str(result) in err
+    assert "stale    bnn train tiny --name binary-short --seed 0 --overwrite" in bnn("runs", "--study", "tiny")[1]
 
 
 def test_a_result_of_a_changed_spec_is_one_line_with_the_command(bnn, tiny, monkeypatch):
@@ -156,11 +158,18 @@ def test_a_result_of_a_changed_spec_is_one_line_with_the_command(bnn, tiny, monk
     changed = TrainSpec("digits", 2, batch=25, train_images=100)
     study = studies.Study(studies.STUDIES["tiny"].networks, {"short": studies.Protocol(changed, changed, {"": 2})})
     monkeypatch.setitem(studies.STUDIES, "tiny", study)
-    for command in (["runs", "--study", "tiny"], ["train", "tiny"]):
-        status, _, err = bnn(*command)
-        assert status == 2 and len(err.splitlines()) == 1
-        assert "bnn train tiny --name binary-short --seed 0 --overwrite" in err
-    assert bnn("train", "tiny", "--seed", "0", "--overwrite")[0] == 0
+    status, _, err = bnn("train", "tiny")
+    assert status == 2 and len(err.splitlines()) == 1
+    (command,) = [line for line in bnn("runs", "--study", "tiny", "--missing")[1].splitlines() if "overwrite" in line]
+    assert command == "bnn train tiny --name binary-short --seed 0 --overwrite" and command in err
+    assert bnn(*command.split()[1:])[0] == 0
+    assert bnn("runs", "--study", "tiny")[1].startswith("done ")
+
+
+def test_the_bare_command_is_its_help(bnn):
+    status, out, err = bnn()
+    assert status == 0 and err == "" and "Commands:" in out
+    assert bnn("data")[1].startswith("Usage:")
 
 
 def test_help_lists_the_commands():
@@ -177,7 +186,7 @@ def test_training_prints_no_bar_into_a_log(bnn, tiny):
 
 
 def test_the_training_path_imports_little():
-    """A machine that only trains has torch, numpy, pandas, scikit-learn, click and tqdm, and no plotting or notebooks."""
+    """A machine that only trains needs neither plotting nor notebooks."""
     code = (
         "import sys; from bnnlib import cli, runner, results, data; data.load('digits');"
         "print([m for m in ('matplotlib', 'seaborn', 'papermill', 'IPython', 'nbformat') if m in sys.modules])"

@@ -1,4 +1,4 @@
-"""Training: losses and gradients against closed forms, resuming bit for bit, and what a user sees when it goes wrong."""
+"""Training: losses against closed forms, resuming bit for bit, and what a user sees when it goes wrong."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from tqdm import tqdm
 from bnnlib import UserError, build, data, studies
 from bnnlib.paths import RESULTS
 from bnnlib.results import load_result, load_results, result_path, save_result
-from bnnlib.runner import train_runs
+from bnnlib.runner import train_anew, train_runs
 from bnnlib.specs import ModelSpec, RunSpec, TrainSpec
 from bnnlib.train import LOSSES, Training, bipolar_penalty, evaluate, learning_rate, squared_hinge, train
 
@@ -136,7 +136,7 @@ def test_time_boxed_pieces_equal_one_run(tmp_path, model, optimizer):
 
 CHILD = """
 import sys
-from bnnlib.runner import train_runs
+from bnnlib.runner import train_anew, train_runs
 from tests.test_train import slow_run
 train_runs([slow_run()], "cpu")
 """
@@ -205,8 +205,10 @@ def test_a_checkpoint_runs_no_code(tmp_path):
 
 
 def test_divergence_and_impossible_sizes_are_named():
-    with pytest.raises((UserError, ValueError), match="finite|NaN"):
-        train(RunSpec(ModelSpec("lenet5", "ffff", "fff", norm=False), QUICK.but(optimizer="sgd", lr=1e30), 0))
+    for weights, acts in (("ffff", "fff"), ("8bbb", "bbb")):
+        diverging = RunSpec(ModelSpec("lenet5", weights, acts, norm=False), QUICK.but(optimizer="sgd", lr=1e38), 0)
+        with pytest.raises(UserError, match=r"(finite|NaN).*; try a lower lr than 1e\+38"):
+            train(diverging)
     with pytest.raises(UserError, match="batch 5000"):
         train(RunSpec(BINARY, QUICK.but(batch=5000), 0))
     with pytest.raises(UserError, match="train_images 99999"):
@@ -255,3 +257,11 @@ def test_committed_results_belong_to_their_specs(monkeypatch):
     monkeypatch.delenv("BNN_RESULTS")
     total = sum(len(load_results(study)) for study in ("lenet-mnist", "vggnet-cifar10"))
     assert total == len(list(RESULTS.rglob("*.json"))) > 0
+
+
+def test_full_mode_trains_into_a_folder_of_its_own(monkeypatch, tmp_path):
+    fake_study(monkeypatch, QUICK.but(epochs=1))
+    monkeypatch.setattr("bnnlib.paths.BUILD", tmp_path / "build")
+    train_anew("tiny", "short")
+    assert len(list((tmp_path / "build/full/results/tiny").glob("*.json"))) == 2
+    assert len(load_results("tiny")) == 2 and not (tmp_path / "results").exists()
