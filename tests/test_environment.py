@@ -78,7 +78,7 @@ def test_the_files_agree():
         (ENVIRONMENT, "# the Python that runs their cells", "#", "environment: '- ipykernel=="),
         (ENVIRONMENT, "- -e .", "- -e elsewhere", "environment: the last entry"),
         (LOCK, "\nscipy==", "\nscipy>=", "lock: 'scipy>="),
-        (LOCK, "\nsafetensors==", "\n# safetensors==", "safetensors: not in the lock"),
+        (LOCK, "\nclick==", "\n# click==", "click: not in the lock"),
         (LOCK, "\nseaborn==", "\nClick==1\nseaborn==", "lock: click stands there twice"),
         (LOCK, "\ntqdm==", "\nnvidia-cublas==13.1\ntqdm==", "lock: nvidia-cublas is torch's to choose"),
         (PROJECT, '"papermill", ', '"papermill", "polars", ', "polars: in pyproject.toml, not in environment.yml"),
