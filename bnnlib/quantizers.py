@@ -110,7 +110,7 @@ def swish_gradient(x: Tensor, beta: float = 10.0) -> Tensor:
 
     NOTE: 1 + cosh(z) = 2 cosh(z/2)^2 is written as its bounded inverse, so that large |x| gives 0 and not inf/inf.
     """
-    half = beta * x / 2
+    half = (beta * x / 2).clamp(-20, 20)  # the gradient is zero beyond; float16 would overflow
     return beta * (1 - half * torch.tanh(half)) * (1 - torch.tanh(half) ** 2)
 
 

@@ -1,0 +1,133 @@
+"""Specs: equal specs have one hash, different ones different hashes, and every mistake is named in one line."""
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bnnlib import ModelSpec, RunSpec, TrainSpec, UserError, studies
+from bnnlib.specs import ESTIMATORS, OPERANDS
+
+codes = st.sampled_from(list(OPERANDS))
+models = st.builds(
+    ModelSpec,
+    arch=st.just("lenet5"),
+    weights=st.text(codes, min_size=4, max_size=4),
+    acts=st.text(codes, min_size=3, max_size=3),
+    width=st.integers(1, 8),
+    order=st.sampled_from(["CPBA", "CBAP"]),
+    estimator=st.sampled_from(ESTIMATORS),
+    bias=st.booleans(),
+)
+GOOD = ModelSpec("lenet5", "tbbb", "bbb")
+TRAIN = TrainSpec("mnist", 10)
+
+
+@given(one=models, other=models)
+def test_hash_tells_specs_apart(one, other):
+    assert (one == other) == (one.hash == other.hash)
+    assert ModelSpec(**dict(reversed(list(one.as_dict().items())))).hash == one.hash
+
+
+CHANGES = {
+    ModelSpec: {
+        "arch": None, "weights": "bbbb", "acts": "tbb", "width": 2, "order": "CBAP", "estimator": "bireal",
+        "swish_beta": 5.0, "image": "b", "norm": False, "last_norm": False, "extra_norm": True, "conv_relu": True,
+        "bias": True, "ternary_acts": "batch",
+    },
+    TrainSpec: {
+        "dataset": "digits", "epochs": 11, "batch": 51, "optimizer": "sgd", "lr": 0.5, "momentum": 0.8,
+        "schedule": "step", "milestones": (3,), "gamma": 0.2, "warmup": 1, "schedule_epochs": 12, "weight_decay": 1e-4,
+        "bipolar": 1e-6, "loss": "squared_hinge", "clip_latent": False, "augment": "crop", "pad": 2, "amp": True,
+        "channels_last": False, "train_images": 100,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("spec", [GOOD, TRAIN], ids=["model", "train"])
+def test_every_field_is_in_the_hash(spec):
+    changes = CHANGES[type(spec)]
+    assert set(changes) == {f.name for f in dataclasses.fields(spec)}
+    hashes = {spec.but(**{name: value}).hash for name, value in changes.items() if value is not None}
+    assert len(hashes | {spec.hash}) == 1 + sum(value is not None for value in changes.values())
+
+
+def test_a_run_is_its_model_training_and_seed():
+    run = RunSpec(GOOD, TRAIN, 0, "one", "a")
+    assert run.hash == RunSpec(GOOD, TRAIN, 0, "two", "b").hash
+    assert len({run.hash, run.but(seed=1).hash, run.but(model=GOOD.but(width=2)).hash}) == 3
+
+
+def test_numbers_of_another_kind_are_one_spec():
+    assert (
+        TRAIN.but(lr=1).hash == TRAIN.but(lr=1.0).hash and GOOD.but(swish_beta=5).hash == GOOD.but(swish_beta=5.0).hash
+    )
+
+
+def test_specs_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        GOOD.width = 2
+
+
+MODEL_MISTAKES = [
+    ({"arch": "resnet"}, "'resnet' is unknown; use one of 'lenet5', 'vggnet7'"),
+    ({"weights": "xbbb"}, "'xbbb' has the unknown code 'x'"),
+    ({"weights": "1bbb"}, "'1bbb' has the unknown code '1'"),
+    ({"weights": "bbb"}, "'bbb' has 3 codes; lenet5 needs 4"),
+    ({"weights": None}, "weights None is not a text"),
+    ({"acts": "bbbb"}, "'bbbb' has 4 codes; lenet5 needs 3"),
+    ({"width": 0}, "width 0 is not possible"),
+    ({"width": 1.5}, "width 1.5"),
+    ({"width": True}, "width True"),
+    ({"order": "CBPA"}, "'CBPA'"),
+    ({"estimator": "relu"}, "'relu' is unknown"),
+    ({"swish_beta": 0}, "swish_beta 0"),
+    ({"swish_beta": float("nan")}, "swish_beta nan"),
+    ({"image": "t"}, "image 't'"),
+    ({"ternary_acts": "fixed"}, "ternary_acts 'fixed'"),
+    ({"norm": "no"}, "norm 'no'"),
+    ({"norm": False, "extra_norm": True}, "extra_norm=True needs norm=True"),
+]
+TRAIN_MISTAKES = [
+    ({"dataset": "imagenet"}, "'imagenet' is unknown"),
+    ({"epochs": 0}, "epochs 0"),
+    ({"batch": 1}, "batch 1"),
+    ({"optimizer": "lion"}, "'lion'"),
+    ({"schedule": "linear"}, "'linear'"),
+    ({"loss": "mse"}, "'mse'"),
+    ({"augment": "flip"}, "'flip'"),
+    ({"lr": -1}, "lr -1"),
+    ({"lr": float("inf")}, "lr inf"),
+    ({"milestones": (1.5,)}, "milestones 1.5"),
+    ({"schedule_epochs": 5}, "schedule_epochs 5 is too short"),
+    ({"warmup": 10}, "warmup 10.0 leaves no epoch"),
+    ({"clip_latent": 1}, "clip_latent 1"),
+    ({"train_images": 0}, "train_images 0"),
+]
+
+
+@pytest.mark.parametrize(
+    "spec, change, named", [(GOOD, *m) for m in MODEL_MISTAKES] + [(TRAIN, *m) for m in TRAIN_MISTAKES]
+)
+def test_mistakes_are_named_in_one_line(spec, change, named):
+    with pytest.raises(UserError) as caught:
+        spec.but(**change)
+    assert named in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_bad_seed_is_named():
+    with pytest.raises(UserError, match="seed -1"):
+        RunSpec(GOOD, TRAIN, -1)
+
+
+def test_studies_hold_the_papers_networks_and_seeds():
+    lenet, vggnet = (studies.STUDIES[name] for name in ("lenet-mnist", "vggnet-cifar10"))
+    assert (lenet.networks["TERN1"].weights, lenet.networks["TERN1"].acts) == ("tbbt", "tbt")
+    assert (vggnet.networks["TERN4"].weights, vggnet.networks["TERN4"].acts) == ("tbbbbbbbt", "tbbbbbbt")
+    assert {s.width for s in lenet.networks.values()} == {1, 2, 4, 8}
+    assert len(studies.runs("lenet-mnist", "binary", "short")) == 5
+    assert {run.train.epochs for run in studies.runs("vggnet-cifar10", protocol="paper")} == {500}
+    for name in studies.STUDIES:
+        every = [(run.name, run.seed) for run in studies.runs(name)]
+        assert len(every) == len(set(every))
