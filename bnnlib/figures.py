@@ -89,19 +89,23 @@ def look(family: str) -> dict[str, str]:
     return {"color": color, "marker": marker, "label": name}
 
 
-def label_points(ax: Axes, x: Iterable[float], y: Iterable[float], labels: Iterable[str]) -> None:
-    """Write a label beside each point, moved down until it covers no other one, with a hair line to its point.
+def label_points(
+    ax: Axes, x: Iterable[float], y: Iterable[float], labels: Iterable[str], avoid: Iterable[tuple[float, float]] = ()
+) -> None:
+    """Write a label beside each point, moved down until it covers nothing, with a hair line to its point.
 
     Call it last: it works on the limits and the size that the axes have now.
+
+    Args:
+        avoid: further points (x, y) that no label may cover.
     """
     ax.figure.canvas.draw()  # constrained layout settles the transforms
-    placed = []
     point = 72 / ax.figure.dpi  # of a pixel; a picture is saved with other pixels, but the same points
     height = 1.25 * 8.5 / point  # of a line of text, in pixels
-    points = sorted(
-        zip(ax.transData.transform(list(zip(x, y, strict=True))), labels, strict=True), key=lambda p: -p[0][1]
-    )
-    for (px, py), label in points:
+    own = list(zip(x, y, strict=True))
+    marks = ax.transData.transform([*own, *avoid])
+    placed = [(px - 6, px + 6, py) for px, py in marks]
+    for (px, py), label in sorted(zip(marks[: len(own)], labels, strict=True), key=lambda p: -p[0][1]):
         left, middle = px + 14, py
         right = left + 0.55 * height * len(label)
         while any(left < r and right > a and abs(middle - m) < height for a, r, m in placed):

@@ -7,6 +7,7 @@ import matplotlib
 
 matplotlib.use("Agg")  # not through MPLBACKEND, which the kernels of the notebook tests would inherit
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 
 from bnnlib import UserError, figures, paths
@@ -126,3 +127,21 @@ def test_families_look_different():
     assert figures.look("Tern.") == figures.look("ternary")
     with pytest.raises(UserError, match=r"family 'Ternary' is unknown; use one of float"):
         figures.look("Ternary")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_labels_cover_neither_each_other_nor_points(seed):
+    rng = np.random.default_rng(seed)
+    x, y, others = 10 ** rng.uniform(-1, -0.8, 9), rng.uniform(0, 1, 9), rng.uniform((0.1, 0), (0.2, 1), (6, 2))
+    fig, ax = plt.subplots(layout="constrained")
+    ax.scatter([*x, *others[:, 0], 5], [*y, *others[:, 1], 0])
+    ax.set(xscale="log", ylim=(-3, 1.2))
+    figures.label_points(ax, x, y, [f"network {i} (3)" for i in range(9)], others)
+    fig.canvas.draw()
+    # the text alone: the extent of an annotation has its arrow in it
+    boxes = [matplotlib.text.Text.get_window_extent(text) for text in ax.texts]
+    assert len(boxes) == 9
+    assert not any(a.shrunk(0.98, 0.9).overlaps(b.shrunk(0.98, 0.9)) for i, a in enumerate(boxes) for b in boxes[:i])
+    points = ax.transData.transform([*zip(x, y, strict=True), *others])
+    assert not any(box.shrunk(0.98, 0.9).contains(*point) for box in boxes for point in points)
+    plt.close(fig)
