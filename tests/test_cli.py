@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 
 from bnnlib import cli, paths, studies
@@ -56,6 +57,17 @@ def test_cost_json_has_the_promised_keys_and_adds_up(bnn):
         {"name", "macs", "vector_length", "weight", "act", "energy_fj"}
     ] * 9
     assert answer["total_uj"] == pytest.approx(sum(layer["energy_fj"] for layer in answer["layers"]) * 1e-9, rel=1e-12)
+
+
+def test_cost_reproduces_the_papers_figure(bnn):
+    points = pd.read_csv(paths.DATA / "paper_pareto_points.csv", dtype={"weights": str, "acts": str})
+    own = points[points["own"] == "yes"]
+    assert len(own) == 29
+    for point in own.itertuples():
+        options = ["--weights", point.weights, "--acts", point.acts, "--width", str(int(point.width))]
+        total = json.loads(bnn("cost", point.arch, *options, "--json")[1])["total_uj"]
+        allowed = 0.005 * point.energy_uj if point.dataset == "cifar10" else point.energy_uncertainty_uj
+        assert abs(total - point.energy_uj) <= allowed, point.variant
 
 
 def test_runs_json_has_the_promised_keys(bnn, tiny):
