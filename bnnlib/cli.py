@@ -66,22 +66,44 @@ def cost(arch: str, weights: str | None, acts: str | None, width: int, table: st
     help="Stop after a checkpoint in time; exit status 75 if work is left.",
 )
 @click.option("--overwrite", is_flag=True, help="Train again what is done, and replace its result.")
+@click.option("--jobs", type=click.IntRange(min=1), help="Train so many at once, each in a process; default 1.")
+@click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="Train on the Dask cluster of this scheduler (tcp://host:8786); local makes one here, of --jobs workers.",
+)
+@click.option("-x", "options", multiple=True, metavar="NAME=on|off", help="How to execute it: kernels, amp, graph, …")
 def train(
     study: str, name: str | None, protocol: str | None, seed: int | None, device: str | None,
-    max_minutes: float | None, overwrite: bool,
+    max_minutes: float | None, overwrite: bool, jobs: int | None, scheduler: str | None, options: tuple[str, ...],
 ) -> None:  # fmt: skip
-    """Train the runs of STUDY that have no result yet. An interrupted run goes on from its last epoch."""
+    """Train the runs of STUDY that have no result yet. An interrupted run goes on from its last epoch.
+
+    A run that fails is reported and does not stop the others; the exit status is then 1.
+    """
     from bnnlib import runner
+    from bnnlib.execution import Execution
 
     if protocol is None and (name is None or name in studies.get_study(study).networks):
         protocol = "short"
     chosen = studies.runs(study, name, protocol, seed)
     if overwrite and max_minutes is not None and len(chosen) > 1:
         raise UserError("--overwrite with --max-minutes begins anew each time; name one run with --name and --seed")
-    left = runner.train_runs(chosen, device, max_minutes, overwrite, click.echo)
+    if jobs is not None and scheduler not in (None, "local"):
+        raise UserError(f"--jobs {jobs} is for this machine; a cluster trains as many at once as it has workers")
+    failed = 0
+    try:
+        left = runner.train_runs(
+            chosen, device, max_minutes, overwrite, click.echo, options=Execution.parse(options), jobs=jobs,
+            scheduler=scheduler, warn=lambda line: click.echo(f"bnn: {line}", err=True),
+        )  # fmt: skip
+    except runner.RunsFailedError as error:
+        failed, left = len(error.failed), error.left
+        click.echo(f"{failed} run{'s' * (failed != 1)} failed")
     if left:
         click.echo(f"{left} run{'s' * (left != 1)} left; the same command goes on")
-        sys.exit(75)
+    if failed or left:
+        sys.exit(1 if failed else 75)
 
 
 @cli.command()
@@ -104,6 +126,55 @@ def runs(study: str | None, missing: bool, as_json: bool) -> None:
             click.echo(
                 f"done     {row['study']:15} {row['name']:15} s{row['seed']}  {accuracies}  {row['energy_uj']:.4f} uJ"
             )
+
+
+@cli.group("bench")
+def benchmarks() -> None:
+    """Measure this machine; nothing of it runs in the tests."""
+
+
+@benchmarks.command("training")
+@click.option("--network", "networks", multiple=True, type=click.Choice(sorted(LAYERS)), help="Only this network.")
+@click.option("--device", help="A torch device; default cuda if there is one, else cpu.")
+@click.option("-x", "options", multiple=True, metavar="NAME=on|off", help="How to execute ours: kernels, amp, graph, …")
+@click.option("--seconds", default=2.0, show_default=True, help="For each side, in each round.")
+@click.option("--rounds", default=5, show_default=True, help="Figures are medians over so many.")
+@click.option("--json", "as_json", is_flag=True, help="Print an object that a program may read.")
+def bench_training(
+    networks: tuple[str, ...], device: str | None, options: tuple[str, ...], seconds: float, rounds: int, as_json: bool
+) -> None:
+    """Images a second in training, beside a plain loop and the machine's matrix product, taking turns."""
+    from bnnlib import bench
+    from bnnlib.execution import Execution
+
+    execution, rows = Execution.choose(device, **Execution.parse(options)), []
+    header = (
+        f"{'network':9}{'precision':>10}{'batch':>6}{'ours img/s':>12}{'plain img/s':>12}{'ratio':>7}{'of peak':>9}"
+    )
+    if not as_json:
+        click.echo(f"{bench.machine(execution)}\n{header}")
+    for row in bench.training(execution, networks, seconds, rounds):
+        rows.append(row)
+        if not as_json:
+            click.echo(
+                f"{row['network']:9}{row['precision']:>10}{row['batch']:6}{row['ours_img_s']:12,.0f}"
+                f"{row['plain_img_s']:12,.0f}{row['ratio']:7.2f}{row['peak_share']:9.1%}"
+            )
+    if as_json:
+        click.echo(
+            json.dumps({"machine": bench.machine(execution), "execution": execution.as_dict(), "rows": rows}, indent=1)
+        )
+
+
+@benchmarks.command("agreement")
+@click.option("--seeds", type=click.IntRange(min=2), default=5, show_default=True, help="Trainings of each.")
+@click.option("--epochs", type=click.IntRange(min=1), default=10, show_default=True, help="Of binary LeNet5 on MNIST.")
+def bench_agreement(seeds: int, epochs: int) -> None:
+    """Validation curves of fast training and of the plain loop (an hour or more; goes on where it stopped)."""
+    from bnnlib import agreement
+
+    rows = agreement.compare(agreement.measure(seeds, epochs, click.echo))
+    click.echo(rows.round(3).to_string())
 
 
 @cli.group()

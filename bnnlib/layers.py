@@ -88,12 +88,17 @@ class QuantConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         w = quantize_weight(self.weight, self.weight_operand)
-        if self.pad:
-            sides = (self.pad,) * 4
-            x = F.pad(x, sides, "replicate") if self.pad_value is None else F.pad(x, sides, value=self.pad_value)
+        x = self.padded(x)
         if x.device.type == "cpu" and not x.requires_grad and self.in_channels <= 3:
             return self._patches_times_weights(x, w)
         return F.conv2d(x, w, self.bias)
+
+    def padded(self, x: Tensor) -> Tensor:
+        """The input with its border, [N, C, H, W] to [N, C, H + 2 pad, W + 2 pad]."""
+        if not self.pad:
+            return x
+        sides = (self.pad,) * 4
+        return F.pad(x, sides, "replicate") if self.pad_value is None else F.pad(x, sides, value=self.pad_value)
 
     def _patches_times_weights(self, x: Tensor, w: Tensor) -> Tensor:
         """The same convolution as one matrix product, for the one to three channels of an image.

@@ -47,33 +47,41 @@ def device_name(device: str) -> str:
     return f"cpu: {model}, {threads} thread{'s' * (threads != 1)}"
 
 
-def save_result(run: RunSpec, outcome: Outcome, device: str) -> Path:
-    """Write the result file of a finished run."""
+def make_result(run: RunSpec, outcome: Outcome, device: str) -> dict:
+    """What the result file of a finished run holds, JSON-ready; made where the run was trained."""
     best = outcome.history[outcome.best_epoch - 1]
-    return write_json(
-        result_path(run),
-        {
-            "study": run.study,
-            "name": run.name,
-            "seed": run.seed,
-            "spec_hash": run.hash,
-            "spec": run.as_dict(),
-            "data_sha256": outcome.data_checksum,
-            "best_epoch": outcome.best_epoch,
-            "val_accuracy": best["val_accuracy"],
-            "test_accuracy": outcome.test_accuracy,
-            "history": {key: [round(row[key], 6) for row in outcome.history] for key in best if key != "epoch"},
-            "device": device_name(device),
-            "versions": {
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-                "numpy": np.__version__,
-                "bnnlib": bnnlib.__version__,
-            },
-            "seconds": round(outcome.seconds, 1),
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    return {
+        "study": run.study,
+        "name": run.name,
+        "seed": run.seed,
+        "spec_hash": run.hash,
+        "spec": run.as_dict(),
+        "data_sha256": outcome.data_checksum,
+        "best_epoch": outcome.best_epoch,
+        "val_accuracy": best["val_accuracy"],
+        "test_accuracy": outcome.test_accuracy,
+        "history": {key: [round(row[key], 6) for row in outcome.history] for key in best if key != "epoch"},
+        "device": device_name(device),
+        "execution": outcome.execution.as_dict(),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "bnnlib": bnnlib.__version__,
         },
-    )
+        "seconds": round(outcome.seconds, 1),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def write_result(run: RunSpec, result: dict) -> Path:
+    """Write the result file of a run."""
+    return write_json(result_path(run), result)
+
+
+def save_result(run: RunSpec, outcome: Outcome, device: str) -> Path:
+    """Make and write the result file of a finished run."""
+    return write_result(run, make_result(run, outcome, device))
 
 
 def load_result(run: RunSpec) -> dict | None:

@@ -1,18 +1,36 @@
-"""Trains runs one after another and leaves a result file for each."""
+"""Trains runs, one after another, side by side or on a cluster, and leaves a result file for each."""
 
 import os
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 
-import torch
+from tqdm import tqdm
 
-from bnnlib import data, paths, studies
-from bnnlib.errors import UserError
+from bnnlib import data, parallel, paths, studies
+from bnnlib.attempt import End, Task, attempt, checkpoint_path, load_data
+from bnnlib.execution import Execution
 from bnnlib.files import check_writable
-from bnnlib.models import ARCHS
-from bnnlib.results import load_result, result_path, save_result, train_command
+from bnnlib.results import load_result, result_path, train_command, write_result
 from bnnlib.specs import RunSpec
-from bnnlib.train import train
+
+
+class RunsFailedError(Exception):
+    """Some runs failed, of which each was reported when it did; all others went on.
+
+    Attributes:
+        failed: the runs.
+        left: how many more runs are left because the time was up.
+    """
+
+    def __init__(self, failed: list[RunSpec], left: int) -> None:
+        super().__init__(f"failed: {', '.join(f'{run.name} seed {run.seed}' for run in failed)}")
+        self.failed, self.left = failed, left
+
+
+def _warn(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def train_runs(
@@ -21,6 +39,11 @@ def train_runs(
     max_minutes: float | None = None,
     overwrite: bool = False,
     say: Callable[[str], None] = print,
+    *,
+    options: dict | None = None,
+    jobs: int | None = None,
+    scheduler: str | None = None,
+    warn: Callable[[str], None] = _warn,
 ) -> int:
     """Train what has no result yet, one line a run.
 
@@ -30,41 +53,84 @@ def train_runs(
         max_minutes: time for all of them together.
         overwrite: train anew what is done.
         say: takes the lines.
+        options: more of what Execution.choose() takes.
+        jobs: how many at once; None is one, or with the scheduler ``local`` one a core.
+        scheduler: the address of a Dask scheduler whose workers train, or ``local`` for one on this machine.
+        warn: takes the lines of the runs that fail.
 
     Returns:
         How many runs are left because the time was up.
 
     Raises:
         UserError: the device is unknown, a result belongs to another spec, data are missing, or a folder is read-only.
+        RunsFailedError: some runs failed; this comes when all the others have ended.
     """
-    device = check_device(device)
-    started = time.monotonic()
+    deadline = None if max_minutes is None else time.time() + 60 * max_minutes
+    elsewhere = scheduler not in (None, "local")
+    options = {"device": device} | (options or {})
+    if not elsewhere:
+        Execution.choose(**options)
     pending = [run for run in runs if overwrite or load_result(run) is None]
     for run in runs:
         if run not in pending:
             say(f"{run.name} seed {run.seed}: done already, {result_path(run)}")
-        else:
-            check_writable(result_path(run).parent)  # before hours of work, not after
-    loaded: dict[tuple, data.Data] = {}
-    for i, run in enumerate(pending):
-        remaining = None if max_minutes is None else max_minutes - (time.monotonic() - started) / 60
-        if remaining is not None and remaining <= 0:
-            return len(pending) - i
-        key = (run.train.dataset, ARCHS[run.model.arch].image)
-        if key not in loaded:
-            loaded[key] = data.load(*key)
-        checkpoint = paths.checkpoints_dir() / f"{run.study}-{run.name}-s{run.seed}-{run.hash}.pt"
-        try:
-            outcome = train(run, device=device, checkpoint=checkpoint, max_minutes=remaining, data=loaded[key])
-        except UserError as error:
-            raise UserError(f"{error} (the run was: {train_command(run)})") from error
-        if outcome is None:
-            return len(pending) - i
-        path = save_result(run, outcome, device)
-        checkpoint.unlink(missing_ok=True)
-        minutes = outcome.seconds / 60
-        say(f"{run.name} seed {run.seed}: test {outcome.test_accuracy:.2f} %, {minutes:.1f} minutes, {path}")
-    return 0
+    _check(pending, elsewhere)
+    tasks = [Task(run, options, deadline) for run in pending]
+    failed, done, many = [], 0, scheduler is not None or (jobs or 1) > 1
+    try:
+        with (
+            closing(_ends(tasks, jobs, scheduler, say)) as ends,
+            tqdm(total=len(tasks), desc="runs", unit="run", disable=None if many and tasks else True) as bar,
+        ):
+            for end in ends:
+                with tqdm.external_write_mode():
+                    if end.result is not None:
+                        done += 1
+                        say(_keep(end))
+                    elif end.failure is not None:
+                        failed.append(end.run)
+                        again = train_command(end.run) + " --overwrite" * overwrite
+                        warn(f"{end.run.name} seed {end.run.seed} failed: {end.failure}; again: {again}")
+                bar.update(not end.left)
+    finally:
+        load_data.cache_clear()
+    left = len(tasks) - done - len(failed)
+    if failed:
+        raise RunsFailedError(failed, left)
+    return left
+
+
+def _check(pending: list[RunSpec], elsewhere: bool) -> None:
+    """Find a user's mistake before hours of work, not after; workers elsewhere look at their own side themselves."""
+    for folder in sorted({result_path(run).parent for run in pending}):
+        check_writable(folder)
+    if pending and not elsewhere:
+        check_writable(paths.checkpoints_dir())
+        for name in sorted({run.train.dataset for run in pending}):
+            data.verify(name)
+
+
+def _ends(tasks: list[Task], jobs: int | None, scheduler: str | None, say: Callable[[str], None]) -> Iterator[End]:
+    """The Ends as they come; none for a task that was not begun because the time was up."""
+    if scheduler is not None and tasks:
+        from bnnlib import cluster  # needs dask.distributed, which nothing else here does
+
+        yield from cluster.ends(tasks, scheduler, jobs, say)
+    elif jobs is not None and jobs > 1:
+        yield from parallel.ends(tasks, jobs)
+    else:
+        for task in tasks:
+            yield (end := attempt(task))
+            if end.left:
+                return
+
+
+def _keep(end: End) -> str:
+    """Write the result of a run, and what to say about it."""
+    path = write_result(end.run, end.result)
+    checkpoint_path(end.run).unlink(missing_ok=True)
+    accuracy, minutes = end.result["test_accuracy"], end.result["seconds"] / 60
+    return f"{end.run.name} seed {end.run.seed}: test {accuracy:.2f} %, {minutes:.1f} minutes, {path}"
 
 
 def train_anew(study: str, *protocols: str) -> None:
@@ -77,18 +143,3 @@ def train_anew(study: str, *protocols: str) -> None:
         os.environ[variable] = str(paths.BUILD / "full" / folder)
     for protocol in protocols:
         train_runs(studies.runs(study, protocol=protocol))
-
-
-def check_device(device: str | None) -> str:
-    """The device to use.
-
-    Raises:
-        UserError: torch does not know it, or does not have it here.
-    """
-    if device is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.zeros((), device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device {device!r} cannot be used here; use cpu, or cuda where torch has a GPU") from error
-    return device

@@ -135,8 +135,6 @@ class TrainSpec(Spec):
         clip_latent: keep binary and ternary latent weights in [-1, 1].
         augment: ``none``, ``crop`` (shift by up to ``pad`` pixels, edge padding) or ``flip-crop``.
         pad: pixels of the shift.
-        amp: bfloat16 autocast.
-        channels_last: memory layout of the convolutions.
         train_images: use only so many training images (for quick demonstrations); None is all.
     """
 
@@ -157,8 +155,6 @@ class TrainSpec(Spec):
     clip_latent: bool = True
     augment: str = "none"
     pad: int = 4
-    amp: bool = False
-    channels_last: bool = True
     train_images: int | None = None
 
     def __post_init__(self) -> None:
@@ -185,7 +181,7 @@ class TrainSpec(Spec):
         object.__setattr__(self, "milestones", tuple(self.milestones))
         for milestone in self.milestones:
             _number("milestones", milestone, 0, int)
-        _booleans(self, "clip_latent", "amp", "channels_last")
+        _booleans(self, "clip_latent")
 
 
 DATASETS = ("mnist", "fashion-mnist", "cifar10", "svhn", "digits")

@@ -7,6 +7,7 @@ checkpoint is written from which the CPU goes on bit for bit: latent weights, op
 import io
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from tqdm import tqdm
 
 from bnnlib import data as datasets
 from bnnlib.errors import UserError
+from bnnlib.execution import Execution
 from bnnlib.files import write_atomic
 from bnnlib.layers import QuantConv2d, QuantLinear
 from bnnlib.models import ARCHS, build
@@ -35,6 +37,7 @@ class Outcome:
         seconds: wall time of the epochs, over all interruptions.
         data_checksum: SHA-256 of the images, labels and split.
         model: in eval mode.
+        execution: how the last part of it was executed.
     """
 
     history: list[dict]
@@ -43,6 +46,7 @@ class Outcome:
     seconds: float
     data_checksum: str
     model: nn.Module
+    execution: Execution
 
 
 def squared_hinge(logits: Tensor, labels: Tensor) -> Tensor:
@@ -73,26 +77,27 @@ def learning_rate(spec: TrainSpec, step: int, steps_per_epoch: int) -> float:
     return spec.lr * 0.5 * (1 + math.cos(math.pi * (epoch - spec.warmup) / (end - spec.warmup)))
 
 
-def make_optimizer(spec: TrainSpec, model: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer over all parameters, in torch's fused form."""
-    common = {"lr": spec.lr, "weight_decay": spec.weight_decay, "fused": True}
+def make_optimizer(spec: TrainSpec, model: nn.Module, graph: bool = False) -> torch.optim.Optimizer:
+    """The optimizer over all parameters, in torch's fused form; its rate a tensor where a graph has to read it anew."""
+    rate = torch.tensor(spec.lr, device=next(model.parameters()).device) if graph else spec.lr
+    common = {"lr": rate, "weight_decay": spec.weight_decay, "fused": True}
     if spec.optimizer == "sgd":
         return torch.optim.SGD(model.parameters(), momentum=spec.momentum, **common)
-    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[spec.optimizer](model.parameters(), **common)
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[spec.optimizer]
+    return kind(model.parameters(), capturable=graph, **common)
 
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, x: Tensor, y: Tensor, loss: str, amp: bool = False, batch: int = 500
+    model: nn.Sequential, x: Tensor, y: Tensor, loss: str, execution: Execution | None = None, batch: int = 500
 ) -> tuple[float, float]:
-    """Mean loss and accuracy in percent over images uint8 [N, C, H, W] and labels [N], in eval mode."""
+    """Mean loss and accuracy in percent over images uint8 [N, C, H, W] and labels [N], in eval mode and float32."""
+    forward = execution.evaluator(model) if execution else model
     model.eval()
     total, hits = torch.zeros((), device=x.device), torch.zeros((), device=x.device, dtype=torch.long)
     for i in range(0, len(x), batch):
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=amp):
-            logits = model(x[i : i + batch])
-        labels = y[i : i + batch]
-        total += LOSSES[loss](logits.float(), labels) * len(labels)
+        logits, labels = forward(x[i : i + batch]), y[i : i + batch]
+        total += LOSSES[loss](logits, labels) * len(labels)
         hits += (logits.argmax(1) == labels).sum()
     return total.item() / len(x), 100 * hits.item() / len(x)
 
@@ -100,8 +105,10 @@ def evaluate(
 class Training:
     """The state of a run between epochs, and how it is saved and restored."""
 
-    def __init__(self, run: RunSpec, device: str = "cpu", data: datasets.Data | None = None) -> None:
-        self.run, self.device = run, torch.device(device)
+    def __init__(self, run: RunSpec, execution: Execution | None = None, data: datasets.Data | None = None) -> None:
+        self.run = run
+        self.execution = execution = execution or Execution.choose()
+        self.device = torch.device(execution.device)
         data = data or datasets.load(run.train.dataset, ARCHS[run.model.arch].image)
         self.data_checksum = data.checksum
         self.data = data.to(self.device)
@@ -119,9 +126,12 @@ class Training:
         with torch.random.fork_rng():
             torch.manual_seed(run.seed)
             self.model = build(run.model).to(self.device)
-        if run.train.channels_last:
+        if execution.channels_last:
             self.model.to(memory_format=torch.channels_last)
-        self.optimizer = make_optimizer(run.train, self.model)
+        self.optimizer = make_optimizer(run.train, self.model, execution.graph)
+        self.forward, self.step = execution.forward(self.model), execution.step(self._step)
+        self.loss_sum = torch.zeros((), device=self.device)
+        self.hits = torch.zeros((), device=self.device, dtype=torch.long)
         self.generator = torch.Generator().manual_seed(run.seed)
         self.clipped = [
             m.weight
@@ -131,42 +141,52 @@ class Training:
         self.history: list[dict] = []
         self.best_epoch, self.best_state, self.seconds = 0, {}, 0.0
 
+    def _step(self, x: Tensor, y: Tensor) -> None:
+        """One step on a batch; loss and hits are summed on the device, for which nobody waits."""
+        spec = self.run.train
+        logits = self.forward(x)
+        loss = LOSSES[spec.loss](logits, y)
+        objective = loss + spec.bipolar * bipolar_penalty(self.model) if spec.bipolar else loss
+        self.optimizer.zero_grad(set_to_none=True)
+        objective.backward()
+        self.optimizer.step()
+        with torch.no_grad():
+            if spec.clip_latent:
+                for w in self.clipped:
+                    w.clamp_(-1, 1)
+            self.loss_sum += loss
+            self.hits += (logits.argmax(1) == y).sum()
+
+    def _set_rate(self, rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            if self.execution.graph:  # the record reads this very tensor
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+
     def epoch(self, bar: tqdm) -> None:
         """Train one epoch, validate, and keep the weights if they are the best so far."""
         spec, started = self.run.train, time.monotonic()
         self.model.train()
-        total = torch.zeros((), device=self.device)
-        hits = torch.zeros((), device=self.device, dtype=torch.long)
+        self.loss_sum.zero_()
+        self.hits.zero_()
         step = len(self.history) * self.steps
         for x, y in datasets.batches(self.data.train_x, self.data.train_y, spec, self.generator):
-            for group in self.optimizer.param_groups:
-                group["lr"] = learning_rate(spec, step, self.steps)
+            self._set_rate(learning_rate(spec, step, self.steps))
             try:
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=spec.amp):
-                    logits = self.model(x)
+                self.step(x, y)
             except ValueError as error:  # a quantizer met a NaN
                 raise UserError(f"{self.run.name}: {error}; try a lower lr than {spec.lr}") from error
-            loss = LOSSES[spec.loss](logits.float(), y)
-            objective = loss + spec.bipolar * bipolar_penalty(self.model) if spec.bipolar else loss
-            self.optimizer.zero_grad(set_to_none=True)
-            objective.backward()
-            self.optimizer.step()
-            if spec.clip_latent:
-                with torch.no_grad():
-                    for w in self.clipped:
-                        w.clamp_(-1, 1)
-            total += loss.detach()
-            hits += (logits.detach().argmax(1) == y).sum()
             step += 1
             bar.update()
-        row = {"epoch": len(self.history) + 1, "train_loss": total.item() / self.steps}
+        row = {"epoch": len(self.history) + 1, "train_loss": self.loss_sum.item() / self.steps}
         if not math.isfinite(row["train_loss"]):
             raise UserError(
                 f"{self.run.name}: the loss is not finite in epoch {row['epoch']}; try a lower lr than {spec.lr}"
             )
-        row["train_accuracy"] = 100 * hits.item() / (self.steps * spec.batch)
+        row["train_accuracy"] = 100 * self.hits.item() / (self.steps * spec.batch)
         row["val_loss"], row["val_accuracy"] = evaluate(
-            self.model, self.data.val_x, self.data.val_y, spec.loss, spec.amp
+            self.model, self.data.val_x, self.data.val_y, spec.loss, self.execution
         )
         self.history.append(row)
         if row["val_accuracy"] > max((r["val_accuracy"] for r in self.history[:-1]), default=-1.0):
@@ -198,7 +218,10 @@ class Training:
             if state["spec"] != self.run.hash or state["data"] != self.data_checksum:
                 raise UserError(f"checkpoint {path} belongs to another spec or other data; {anew}")
             self.model.load_state_dict(state["model"])
+            fresh = [{k: g[k] for k in ("lr", "capturable") if k in g} for g in self.optimizer.param_groups]
             self.optimizer.load_state_dict(state["optimizer"])
+            for group, wanted in zip(self.optimizer.param_groups, fresh, strict=True):
+                group.update(wanted)  # not as the checkpoint's execution had them
             self.generator.set_state(state["generator"].cpu())
             self.history, self.best_epoch, self.seconds = state["history"], state["best_epoch"], state["seconds"]
             self.best_state = {k: v.cpu() for k, v in state["best_state"].items()}
@@ -211,38 +234,43 @@ class Training:
 def train(
     run: RunSpec,
     *,
-    device: str = "cpu",
+    execution: Execution | None = None,
     checkpoint: Path | None = None,
     max_minutes: float | None = None,
     data: datasets.Data | None = None,
+    bar: tqdm | None = None,
 ) -> Outcome | None:
     """Train a run to its end, or until the time is up.
 
     Args:
         run: what to train.
-        device: a torch device.
+        execution: device and options; None is the default of the best device here.
         checkpoint: file to go on from if it exists, and to write after every epoch; None keeps nothing.
         max_minutes: do not start an epoch that would end later than this, judged by the longest one so far.
         data: the data, if it is in memory already.
+        bar: takes the steps by ``update(n)`` and the state by ``set_postfix_str(text)``; None is a bar on the terminal.
 
     Returns:
         The outcome, or None if the time was up first (the checkpoint then holds the rest).
     """
     started, longest = time.monotonic(), 0.0
-    state = Training(run, device, data)
+    state = Training(run, execution, data)
     if checkpoint is not None and checkpoint.exists():
         state.restore(checkpoint)
     total, done = run.train.epochs * state.steps, len(state.history) * state.steps
     # disable=None: no bar where the output is not a terminal
-    with tqdm(total=total, initial=done, desc=f"{run.name} seed {run.seed}", unit="step", disable=None) as bar:
+    own = {"total": total, "initial": done, "desc": f"{run.name} seed {run.seed}", "unit": "step", "disable": None}
+    with nullcontext(bar) if bar is not None else tqdm(**own) as shown:
         while len(state.history) < run.train.epochs:
             begun = time.monotonic()
             if max_minutes is not None and begun - started + longest > 60 * max_minutes:
                 return None
-            state.epoch(bar)
+            state.epoch(shown)
             longest = max(longest, time.monotonic() - begun)
             if checkpoint is not None:
                 state.save(checkpoint)
     state.model.load_state_dict(state.best_state)
-    _, accuracy = evaluate(state.model, state.data.test_x, state.data.test_y, run.train.loss, run.train.amp)
-    return Outcome(state.history, state.best_epoch, accuracy, state.seconds, state.data_checksum, state.model)
+    _, accuracy = evaluate(state.model, state.data.test_x, state.data.test_y, run.train.loss, state.execution)
+    return Outcome(
+        state.history, state.best_epoch, accuracy, state.seconds, state.data_checksum, state.model, state.execution
+    )

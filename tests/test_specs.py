@@ -39,8 +39,8 @@ CHANGES = {
     TrainSpec: {
         "dataset": "digits", "epochs": 11, "batch": 51, "optimizer": "sgd", "lr": 0.5, "momentum": 0.8,
         "schedule": "step", "milestones": (3,), "gamma": 0.2, "warmup": 1, "schedule_epochs": 12, "weight_decay": 1e-4,
-        "bipolar": 1e-6, "loss": "squared_hinge", "clip_latent": False, "augment": "crop", "pad": 2, "amp": True,
-        "channels_last": False, "train_images": 100,
+        "bipolar": 1e-6, "loss": "squared_hinge", "clip_latent": False, "augment": "crop", "pad": 2,
+        "train_images": 100,
     },
 }  # fmt: skip
 

@@ -1,0 +1,97 @@
+"""One try at one run, the same in this process, in a child and on another machine: a Task goes in, an End comes out.
+
+Nothing here writes a result: whoever started the run does, once it has the End. The checkpoint stays until then, so
+that an End that gets lost costs one evaluation.
+"""
+
+import time
+import traceback
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+from tqdm import tqdm
+
+from bnnlib import data, paths
+from bnnlib.errors import UserError
+from bnnlib.execution import Execution
+from bnnlib.lock import locked
+from bnnlib.models import ARCHS
+from bnnlib.results import make_result
+from bnnlib.specs import RunSpec
+from bnnlib.train import train
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a process needs to train a run.
+
+    Attributes:
+        run: the run.
+        options: what Execution.choose() takes; the process that trains chooses, for its own device.
+        deadline: UNIX time in seconds at which the time is up (absolute, as a task may wait long before it starts).
+    """
+
+    run: RunSpec
+    options: dict = field(default_factory=dict)
+    deadline: float | None = None
+
+    def minutes(self) -> float | None:
+        """What is left of the time, in minutes; None is without end."""
+        return None if self.deadline is None else (self.deadline - time.time()) / 60
+
+
+@dataclass(frozen=True)
+class End:
+    """How a try ended: with a ``result`` (JSON-ready), with a ``failure`` (one line), or, without both, in time."""
+
+    run: RunSpec
+    result: dict | None = None
+    failure: str | None = None
+
+    @property
+    def left(self) -> bool:
+        """The time was up first; the checkpoint holds what was done."""
+        return self.result is None and self.failure is None
+
+
+def attempt(task: Task, bar: tqdm | None = None) -> End:
+    """Train a run; whatever goes wrong with it becomes the End's failure.
+
+    Args:
+        task: what to do.
+        bar: takes the progress, as train() gives it; None is a bar on the terminal.
+    """
+    run, minutes = task.run, task.minutes()
+    if minutes is not None and minutes <= 0:
+        return End(run)
+    try:
+        execution = Execution.choose(**task.options)
+        images = load_data(run.train.dataset, ARCHS[run.model.arch].image)
+        path = checkpoint_path(run)
+        with locked(path.with_suffix(".lock")):
+            outcome = train(run, execution=execution, checkpoint=path, max_minutes=minutes, data=images, bar=bar)
+        return End(run) if outcome is None else End(run, result=make_result(run, outcome, execution.device))
+    except UserError as error:
+        return End(run, failure=str(error))
+    except Exception as error:  # out of memory, a bug: the other runs go on
+        return End(run, failure=one_line(error))
+
+
+@lru_cache(maxsize=1)  # the runs of a study follow one another and share theirs
+def load_data(name: str, image: tuple[int, int, int]) -> data.Data:
+    """A data set, kept in memory for the next run of this process."""
+    return data.load(name, image)
+
+
+def checkpoint_path(run: RunSpec) -> Path:
+    """Where the unfinished training of a run lives, as this machine sees it."""
+    return paths.checkpoints_dir() / f"{run.study}-{run.name}-s{run.seed}-{run.hash}.pt"
+
+
+def one_line(error: BaseException) -> str:
+    """An unexpected error with the place that it comes from."""
+    text = (str(error).strip().splitlines() or ["no message"])[0]
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {text}{place}"

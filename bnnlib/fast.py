@@ -1,0 +1,164 @@
+"""A network's forward pass on the CPU by the kernels of this project, with gradients: same network, same results.
+
+``forward(model, x)`` stands for ``model(x)``. A convolution of ±1 by ±1 is counted with XNOR, a convolution that a max
+pooling follows goes backward over the winners alone, everything else is torch. Forward values are equal to torch's to
+the last bit where both operands are binary; gradients differ by rounding.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bnnlib import kernels, threads
+from bnnlib.kernels import LANES
+from bnnlib.layers import QuantAct, QuantConv2d, QuantLinear, quantize_weight
+
+CACHED_FLOATS = 10_240  # of a block of kernels: what stays near the processor while it is used
+
+
+def forward(model: nn.Sequential, x: Tensor) -> Tensor:
+    """Logits [N, 10] of uint8 images [N, C, H, W] on the CPU, in train or eval mode, as ``model(x)`` gives them."""
+    modules = list(model)
+    binary = False  # whether every value of x is -1 or +1
+    i = 0
+    while i < len(modules):
+        module = modules[i]
+        if isinstance(module, QuantConv2d):
+            pooled = isinstance(modules[i + 1], nn.MaxPool2d)
+            x, binary = _convolution(module, x, pooled, binary), False
+            i += pooled
+        elif binary and isinstance(module, QuantLinear):
+            x, binary = _linear(module, x), False
+        else:
+            x = module(x)
+            keeps = isinstance(module, nn.MaxPool2d | nn.Flatten)
+            binary = module.operand == "binary" if isinstance(module, QuantAct) else binary and keeps
+        i += 1
+    return x
+
+
+def _convolution(layer: QuantConv2d, x: Tensor, pooled: bool, binary_input: bool) -> Tensor:
+    """A layer, and the 2 x 2 max pooling after it where there is one; [N, C, H, W] to [N, O, H', W']."""
+    length = layer.in_channels * layer.kernel_size[0] ** 2
+    # a padded zero has no bit
+    xnor = binary_input and layer.weight_operand == "binary" and not (layer.pad and layer.pad_value == 0)
+    if pooled and length <= 4 * LANES and not x.requires_grad:  # an image: its patches become the channels
+        x, w = layer.padded(x), quantize_weight(layer.weight, layer.weight_operand)
+        x = _patches(x, layer.kernel_size[0], length)
+        w = F.pad(w.reshape(layer.out_channels, 1, 1, length), (0, x.shape[3] - length))
+        y = _PooledConvolution.apply(x, w, False)
+    elif layer.in_channels % LANES or layer.out_channels % LANES or not (pooled or xnor):
+        return F.max_pool2d(layer(x), 2) if pooled else layer(x)
+    else:
+        w = quantize_weight(layer.weight, layer.weight_operand).permute(0, 2, 3, 1).contiguous()
+        x = layer.padded(x).permute(0, 2, 3, 1).contiguous()
+        y = _PooledConvolution.apply(x, w, xnor) if pooled else _XnorConvolution.apply(x, w)
+    y = y.permute(0, 3, 1, 2)
+    return y if layer.bias is None else y + layer.bias[:, None, None]  # the largest of four stays the largest
+
+
+def _linear(layer: QuantLinear, x: Tensor) -> Tensor:
+    """A fully connected layer of ±1 inputs, [N, in] to [N, out]: a convolution of images of one pixel."""
+    if layer.weight_operand != "binary" or layer.in_features % LANES or layer.out_features % LANES:
+        return layer(x)
+    w = quantize_weight(layer.weight, layer.weight_operand)
+    y = _XnorLinear.apply(x.contiguous(), w)
+    return y if layer.bias is None else y + layer.bias
+
+
+class _PooledConvolution(torch.autograd.Function):
+    """Convolution and 2 x 2 max pooling: float32 [N, H, W, C] and [O, K, K, C] to [N, H' // 2, W' // 2, O]."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, w: Tensor, xnor: bool) -> Tensor:
+        y = _xnor(x, w) if xnor else _dense(x, w)
+        n, height, width, outputs = y.shape
+        pooled = torch.empty(n, height // 2, width // 2, outputs)
+        winner = torch.empty(pooled.shape, dtype=torch.uint8)
+        threads.run(kernels.max_pool, y, pooled, winner)
+        ctx.save_for_backward(x, w, winner)
+        return pooled
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple:
+        x, w, winner = ctx.saved_tensors
+        grad = grad.contiguous()
+        dx = dw = None
+        if ctx.needs_input_grad[0]:
+            dx = torch.zeros(x.shape)
+            threads.run(kernels.input_gradient, winner, grad, _blocks(w), dx)
+        if ctx.needs_input_grad[1]:
+            dw = torch.zeros(threads.count(), *w.shape)  # one a thread: they would overwrite each other's sums
+            threads.run(kernels.weight_gradient, winner, grad, x, w.shape[1], dw)
+            dw = dw.sum(0)
+        return dx, dw, None
+
+
+class _XnorConvolution(torch.autograd.Function):
+    """Convolution of ±1 by ±1 without pooling, shapes as above; backward is torch's."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, w: Tensor) -> Tensor:
+        ctx.save_for_backward(x, w)
+        return _xnor(x, w)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple:
+        grad, x, w = (t.permute(0, 3, 1, 2) for t in (grad, *ctx.saved_tensors))
+        wanted = (*ctx.needs_input_grad, False)
+        gradients = torch.ops.aten.convolution_backward(
+            grad, x, w, None, (1, 1), (0, 0), (1, 1), False, (0, 0), 1, wanted
+        )
+        return tuple(None if d is None else d.permute(0, 2, 3, 1) for d in gradients[:2])
+
+
+class _XnorLinear(torch.autograd.Function):
+    """[N, in] and [out, in] of ±1 to [N, out]; backward is torch's."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, w: Tensor) -> Tensor:
+        ctx.save_for_backward(x, w)
+        return _xnor(x[:, None, None], w[:, None, None])[:, 0, 0]
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple:
+        x, w = ctx.saved_tensors
+        return grad @ w, grad.T @ x
+
+
+def _dense(x: Tensor, w: Tensor) -> Tensor:
+    """Convolution by torch, [N, H, W, C] and [O, K, K, C] to [N, H', W', O]."""
+    if w.shape[1] == 1:  # as a matrix product it is faster
+        return (x.reshape(-1, x.shape[3]) @ w.reshape(len(w), -1).T).reshape(*x.shape[:3], -1)
+    return F.conv2d(x.permute(0, 3, 1, 2), w.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).contiguous()
+
+
+def _xnor(x: Tensor, w: Tensor) -> Tensor:
+    """The same of ±1 by ±1, counted."""
+    n, height, width, channels = x.shape
+    outputs, size, _, _ = w.shape
+    bits = np.empty((outputs, size, size, channels // LANES), np.uint32)
+    kernels.pack(w.numpy(), bits)
+    bits = np.ascontiguousarray(bits.transpose(1, 2, 3, 0))
+    words = np.empty((n, height, width, channels // LANES), np.uint32)
+    y = torch.empty(n, height - size + 1, width - size + 1, outputs)
+    threads.run(kernels.xnor_conv, x, words, bits, y)
+    return y
+
+
+def _patches(x: Tensor, size: int, length: int) -> Tensor:
+    """Patches of padded images [N, C, H, W] as [N, H', W', L], L the next multiple of LANES after ``length``."""
+    n, _, height, width = x.shape
+    out = torch.empty(n, height - size + 1, width - size + 1, -(-length // LANES) * LANES)
+    threads.run(kernels.patches, x.contiguous(), size, out)
+    return out
+
+
+def _blocks(w: Tensor) -> Tensor:
+    """Kernels [O, K, K, C] as ``kernels.input_gradient`` wants them, [K, K C / B, O, B]."""
+    outputs, size, _, channels = w.shape
+    row = size * channels
+    fitting = [b for b in range(LANES, row + 1, LANES) if row % b == 0 and b * outputs <= CACHED_FLOATS]
+    block = max(fitting, default=LANES)
+    return w.reshape(outputs, size, row // block, block).permute(1, 2, 0, 3).contiguous()
