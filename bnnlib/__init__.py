@@ -4,5 +4,5 @@ from bnnlib.errors import UserError
 from bnnlib.models import build
 from bnnlib.specs import ModelSpec, RunSpec, TrainSpec
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["ModelSpec", "RunSpec", "TrainSpec", "UserError", "build"]

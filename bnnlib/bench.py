@@ -86,7 +86,7 @@ def measure(run: RunSpec, execution: Execution, seconds: float, rounds: int) -> 
         "ours_img_s": round(batch * medians["ours"], 1),
         "plain_img_s": round(batch * medians["plain"], 1),
         "ratio": round(ratio, 2),
-        "peak_share": round(share, 3),
+        "peak_share": round(float(share), 3),
     }
 
 

@@ -40,22 +40,18 @@ def forward(model: nn.Sequential, x: Tensor) -> Tensor:
 
 def _convolution(layer: QuantConv2d, x: Tensor, pooled: bool, binary_input: bool) -> Tensor:
     """A layer, and the 2 x 2 max pooling after it where there is one; [N, C, H, W] to [N, O, H', W']."""
-    length = layer.in_channels * layer.kernel_size[0] ** 2
     # a padded zero has no bit
     xnor = binary_input and layer.weight_operand == "binary" and not (layer.pad and layer.pad_value == 0)
-    if pooled and length <= 4 * LANES and not x.requires_grad:  # an image: its patches become the channels
-        x, w = layer.padded(x), quantize_weight(layer.weight, layer.weight_operand)
-        x = _patches(x, layer.kernel_size[0], length)
-        w = F.pad(w.reshape(layer.out_channels, 1, 1, length), (0, x.shape[3] - length))
-        y = _PooledConvolution.apply(x, w, False)
+    if pooled and layer.in_channels <= 4 and not layer.out_channels % LANES and not x.requires_grad:  # of an image
+        w = quantize_weight(layer.weight, layer.weight_operand)
+        y = _PooledImageConvolution.apply(layer.padded(x).contiguous(), w)
     elif layer.in_channels % LANES or layer.out_channels % LANES or not (pooled or xnor):
         return F.max_pool2d(layer(x), 2) if pooled else layer(x)
     else:
         w = quantize_weight(layer.weight, layer.weight_operand).permute(0, 2, 3, 1).contiguous()
         x = layer.padded(x).permute(0, 2, 3, 1).contiguous()
         y = _PooledConvolution.apply(x, w, xnor) if pooled else _XnorConvolution.apply(x, w)
-    y = y.permute(0, 3, 1, 2)
-    return y if layer.bias is None else y + layer.bias[:, None, None]  # the largest of four stays the largest
+    return layer.scaled(y.permute(0, 3, 1, 2))  # the largest of four stays the largest
 
 
 def _linear(layer: QuantLinear, x: Tensor) -> Tensor:
@@ -95,6 +91,29 @@ class _PooledConvolution(torch.autograd.Function):
         return dx, dw, None
 
 
+class _PooledImageConvolution(torch.autograd.Function):
+    """The same of images [N, C, H, W], which need no gradient, and weights [O, C, K, K]."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, w: Tensor) -> Tensor:
+        outputs, channels, size, _ = w.shape
+        n, _, rows, columns = x.shape
+        taps = np.arange(channels * rows * columns).reshape(channels, rows, columns)[:, :size, :size].ravel()
+        pooled = torch.empty(n, (rows - size + 1) // 2, (columns - size + 1) // 2, outputs)
+        winner = torch.empty(pooled.shape, dtype=torch.uint8)
+        threads.run(kernels.image_conv, x, w.reshape(outputs, -1).T.contiguous(), taps, pooled, winner)
+        ctx.save_for_backward(x, winner)
+        ctx.taps, ctx.shape = taps, w.shape
+        return pooled
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple:
+        x, winner = ctx.saved_tensors
+        dw = torch.zeros(threads.count(), len(ctx.taps), ctx.shape[0])
+        threads.run(kernels.image_weight_gradient, winner, grad.contiguous(), x, ctx.taps, dw)
+        return None, dw.sum(0).T.reshape(ctx.shape)
+
+
 class _XnorConvolution(torch.autograd.Function):
     """Convolution of ±1 by ±1 without pooling, shapes as above; backward is torch's."""
 
@@ -129,8 +148,6 @@ class _XnorLinear(torch.autograd.Function):
 
 def _dense(x: Tensor, w: Tensor) -> Tensor:
     """Convolution by torch, [N, H, W, C] and [O, K, K, C] to [N, H', W', O]."""
-    if w.shape[1] == 1:  # as a matrix product it is faster
-        return (x.reshape(-1, x.shape[3]) @ w.reshape(len(w), -1).T).reshape(*x.shape[:3], -1)
     return F.conv2d(x.permute(0, 3, 1, 2), w.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).contiguous()
 
 
@@ -145,14 +162,6 @@ def _xnor(x: Tensor, w: Tensor) -> Tensor:
     y = torch.empty(n, height - size + 1, width - size + 1, outputs)
     threads.run(kernels.xnor_conv, x, words, bits, y)
     return y
-
-
-def _patches(x: Tensor, size: int, length: int) -> Tensor:
-    """Patches of padded images [N, C, H, W] as [N, H', W', L], L the next multiple of LANES after ``length``."""
-    n, _, height, width = x.shape
-    out = torch.empty(n, height - size + 1, width - size + 1, -(-length // LANES) * LANES)
-    threads.run(kernels.patches, x.contiguous(), size, out)
-    return out
 
 
 def _blocks(w: Tensor) -> Tensor:

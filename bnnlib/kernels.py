@@ -54,12 +54,14 @@ def _rows_adder(rows: int) -> Callable:
             into = context.make_array(signature.args[0])(context, builder, target).data
             out_of = context.make_array(signature.args[2])(context, builder, source).data
             pointer = _vector(builder, into, at, ir.FloatType())
-            total = builder.load(pointer, align=4)
+            sums = [builder.load(pointer, align=4), None]  # two, added in turn: one sum would wait for itself
             for r in range(rows):
                 row = builder.load(_vector(builder, out_of, builder.extract_value(starts, r), ir.FloatType()), align=4)
-                factor = _splat(builder, builder.extract_value(factors, r))
+                term = builder.fmul(row, _splat(builder, builder.extract_value(factors, r)), flags=["contract"])
                 # "contract" lets the processor multiply and add in one instruction where it has one
-                total = builder.fadd(total, builder.fmul(row, factor, flags=["contract"]), flags=["contract"])
+                old = sums[r % 2]
+                sums[r % 2] = term if old is None else builder.fadd(old, term, flags=["contract"])
+            total = sums[0] if sums[1] is None else builder.fadd(*sums)
             builder.store(total, pointer, align=4)
             return context.get_dummy_value()
 
@@ -144,25 +146,69 @@ def xnor_conv(x: np.ndarray, words: np.ndarray, w: np.ndarray, y: np.ndarray) ->
 
 
 @compiled
-def patches(x: np.ndarray, kernel: int, out: np.ndarray) -> None:
-    """Patches of images with few channels, so that their convolution becomes one of 1 x 1.
+def image_conv(x: np.ndarray, w: np.ndarray, taps: np.ndarray, pooled: np.ndarray, winner: np.ndarray) -> None:
+    """Convolution of images with few channels and 2 x 2 max pooling, without keeping what the pooling drops.
 
     Args:
         x: float32 [N, C, H, W], padded already.
-        kernel: K.
-        out: float32 [N, H - K + 1, W - K + 1, L], L >= C K K; zero beyond C K K.
+        w: float32 [C K K, O].
+        taps: intp [C K K], where the input of each weight lies in a flat image from the corner of its patch on.
+        pooled, winner: as of ``max_pool``.
     """
-    n, height, width, length = out.shape
+    n, height, width, outputs = pooled.shape
+    flat, columns = x.reshape(-1), x.shape[3]
+    size = x.shape[1] * x.shape[2] * columns
+    y = np.empty((4, outputs), np.float32)
+    full = len(taps) // 8 * 8
     for a in range(n):
         for i in range(height):
             for j in range(width):
-                at = 0
-                for c in range(x.shape[1]):
-                    for r in range(kernel):
-                        for s in range(kernel):
-                            out[a, i, j, at] = x[a, c, i + r, j + s]
-                            at += 1
-                out[a, i, j, at:length] = 0
+                y[:] = 0
+                for k in range(4):
+                    corner = a * size + (2 * i + (k >> 1)) * columns + 2 * j + (k & 1)
+                    for t in range(0, full, 8):
+                        f = (flat[corner + taps[t]], flat[corner + taps[t + 1]], flat[corner + taps[t + 2]],
+                             flat[corner + taps[t + 3]], flat[corner + taps[t + 4]], flat[corner + taps[t + 5]],
+                             flat[corner + taps[t + 6]], flat[corner + taps[t + 7]])  # fmt: skip
+                        for o in range(0, outputs, LANES):
+                            r = t * outputs + o
+                            s = (r, r + outputs, r + 2 * outputs, r + 3 * outputs, r + 4 * outputs,
+                                 r + 5 * outputs, r + 6 * outputs, r + 7 * outputs)  # fmt: skip
+                            add_8_rows(y, k * outputs + o, w, s, f)
+                    for t in range(full, len(taps)):
+                        for o in range(0, outputs, LANES):
+                            add_1_row(y, k * outputs + o, w, (t * outputs + o,), (flat[corner + taps[t]],))
+                for o in range(outputs):
+                    best, which = y[0, o], np.uint8(0)
+                    for k in range(1, 4):
+                        which = np.uint8(k) if y[k, o] > best else which
+                        best = max(best, y[k, o])
+                    pooled[a, i, j, o] = best
+                    winner[a, i, j, o] = which
+
+
+@compiled
+def image_weight_gradient(
+    winner: np.ndarray, grad: np.ndarray, x: np.ndarray, taps: np.ndarray, dw: np.ndarray
+) -> None:
+    """Add to the gradient of the weights of ``image_conv``; ``dw`` is float32 [1, C K K, O]."""
+    n, height, width, outputs = winner.shape
+    flat, columns = x.reshape(-1), x.shape[3]
+    size = x.shape[1] * x.shape[2] * columns
+    by = np.empty((4, outputs), np.float32)
+    for a in range(n):
+        for i in range(height):
+            for j in range(width):
+                for k in range(4):
+                    for o in range(outputs):
+                        by[k, o] = grad[a, i, j, o] if winner[a, i, j, o] == k else np.float32(0)
+                corner = a * size + 2 * i * columns + 2 * j
+                for t in range(len(taps)):
+                    p = corner + taps[t]
+                    f = (flat[p], flat[p + 1], flat[p + columns], flat[p + columns + 1])
+                    for o in range(0, outputs, LANES):
+                        s = (o, outputs + o, 2 * outputs + o, 3 * outputs + o)
+                        add_4_rows(dw, t * outputs + o, by, s, f)
 
 
 @compiled
@@ -204,15 +250,6 @@ def weight_gradient(winner: np.ndarray, grad: np.ndarray, x: np.ndarray, kernel:
     rows, columns, channels = x.shape[1:]
     length = kernel * channels
     cells = height * width
-    if length == LANES:  # patches of an image: the sums of all channels fit the cache, and lists would cost more
-        for a in range(n):
-            for i in range(height):
-                for j in range(width):
-                    for o in range(outputs):
-                        k = np.intp(winner[a, i, j, o])
-                        patch = ((a * rows + 2 * i + (k >> 1)) * columns + 2 * j + (k & 1)) * LANES
-                        add_1_row(dw, o * LANES, x, (patch,), (grad[a, i, j, o],))
-        return
     group = 8
     start = np.zeros(cells + group, np.intp)
     factor = np.zeros(cells + group, np.float32)  # the last group is filled up with zeros

@@ -70,6 +70,8 @@ class QuantConv2d(nn.Conv2d):
         pad: pixels added on each side.
         pad_value: the value to pad with, or None to repeat the border.
         weight_operand: ``binary``, ``ternary``, ``fixedK`` or ``float``.
+        input_levels: L if the inputs are integers over L, as those of an 8-bit image are. They are then summed as
+            integers: float32 does that exactly, so that neither the order of the sum nor the device decides a tie.
     """
 
     def __init__(
@@ -82,23 +84,32 @@ class QuantConv2d(nn.Conv2d):
         pad_value: float | None = None,
         bias: bool = False,
         weight_operand: str = "binary",
+        input_levels: int = 1,
     ) -> None:
         super().__init__(inputs, outputs, kernel, bias=bias)
         self.pad, self.pad_value, self.weight_operand = pad, pad_value, weight_operand
+        self.input_levels = input_levels
 
     def forward(self, x: Tensor) -> Tensor:
         w = quantize_weight(self.weight, self.weight_operand)
         x = self.padded(x)
         if x.device.type == "cpu" and not x.requires_grad and self.in_channels <= 3:
-            return self._patches_times_weights(x, w)
-        return F.conv2d(x, w, self.bias)
+            y = self._patches_times_weights(x, w)
+        else:
+            y = F.conv2d(x, w)
+        return self.scaled(y)
 
     def padded(self, x: Tensor) -> Tensor:
-        """The input with its border, [N, C, H, W] to [N, C, H + 2 pad, W + 2 pad]."""
-        if not self.pad:
-            return x
-        sides = (self.pad,) * 4
-        return F.pad(x, sides, "replicate") if self.pad_value is None else F.pad(x, sides, value=self.pad_value)
+        """The input with its border, as integers if it has levels: [N, C, H, W] to [N, C, H + 2 pad, W + 2 pad]."""
+        if self.pad:
+            sides = (self.pad,) * 4
+            x = F.pad(x, sides, "replicate") if self.pad_value is None else F.pad(x, sides, value=self.pad_value)
+        return (x * self.input_levels).round() if self.input_levels > 1 else x
+
+    def scaled(self, y: Tensor) -> Tensor:
+        """The sums over ``padded`` in the unit of the input, with bias; [N, C_out, H', W']."""
+        y = y / self.input_levels if self.input_levels > 1 else y
+        return y if self.bias is None else y + self.bias[:, None, None]
 
     def _patches_times_weights(self, x: Tensor, w: Tensor) -> Tensor:
         """The same convolution as one matrix product, for the one to three channels of an image.
@@ -110,7 +121,7 @@ class QuantConv2d(nn.Conv2d):
         k = self.kernel_size[0]
         patches = x.unfold(2, k, 1).unfold(3, k, 1).permute(0, 2, 3, 1, 4, 5)  # [N, H', W', C, k, k]
         n, h, width = patches.shape[:3]
-        y = F.linear(patches.reshape(n * h * width, -1), w.reshape(self.out_channels, -1), self.bias)
+        y = F.linear(patches.reshape(n * h * width, -1), w.reshape(self.out_channels, -1))
         return y.reshape(n, h, width, -1).permute(0, 3, 1, 2)  # [N, C_out, H', W'], channels last in memory
 
     def extra_repr(self) -> str:

@@ -24,11 +24,19 @@ def _max_pool(threads, y, pooled, winner):
 
 
 @shared
-def _patches(threads, x, kernel, out):
+def _image_conv(threads, x, w, taps, pooled, winner):
     n = len(x)
     for t in prange(threads):
         i, j = n * t // threads, n * (t + 1) // threads
-        kernels.patches(x[i:j], kernel, out[i:j])
+        kernels.image_conv(x[i:j], w, taps, pooled[i:j], winner[i:j])
+
+
+@shared
+def _image_weight_gradient(threads, winner, grad, x, taps, dw):
+    n = len(x)
+    for t in prange(threads):
+        i, j = n * t // threads, n * (t + 1) // threads
+        kernels.image_weight_gradient(winner[i:j], grad[i:j], x[i:j], taps, dw[t : t + 1])
 
 
 @shared
@@ -57,7 +65,8 @@ def _input_gradient(threads, winner, grad, w, dx):
 
 _SHARED = {
     kernels.max_pool: _max_pool,
-    kernels.patches: _patches,
+    kernels.image_conv: _image_conv,
+    kernels.image_weight_gradient: _image_weight_gradient,
     kernels.xnor_conv: _xnor_conv,
     kernels.weight_gradient: _weight_gradient,
     kernels.input_gradient: _input_gradient,

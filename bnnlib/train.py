@@ -77,10 +77,10 @@ def learning_rate(spec: TrainSpec, step: int, steps_per_epoch: int) -> float:
     return spec.lr * 0.5 * (1 + math.cos(math.pi * (epoch - spec.warmup) / (end - spec.warmup)))
 
 
-def make_optimizer(spec: TrainSpec, model: nn.Module, graph: bool = False) -> torch.optim.Optimizer:
+def make_optimizer(spec: TrainSpec, model: nn.Module, fused: bool = True, graph: bool = False) -> torch.optim.Optimizer:
     """The optimizer over all parameters, in torch's fused form; its rate a tensor where a graph has to read it anew."""
     rate = torch.tensor(spec.lr, device=next(model.parameters()).device) if graph else spec.lr
-    common = {"lr": rate, "weight_decay": spec.weight_decay, "fused": True}
+    common = {"lr": rate, "weight_decay": spec.weight_decay, "fused": fused or None}
     if spec.optimizer == "sgd":
         return torch.optim.SGD(model.parameters(), momentum=spec.momentum, **common)
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[spec.optimizer]
@@ -128,7 +128,7 @@ class Training:
             self.model = build(run.model).to(self.device)
         if execution.channels_last:
             self.model.to(memory_format=torch.channels_last)
-        self.optimizer = make_optimizer(run.train, self.model, execution.graph)
+        self.optimizer = make_optimizer(run.train, self.model, graph=execution.graph)
         self.forward, self.step = execution.forward(self.model), execution.step(self._step)
         self.loss_sum = torch.zeros((), device=self.device)
         self.hits = torch.zeros((), device=self.device, dtype=torch.long)
@@ -258,6 +258,8 @@ def train(
     if checkpoint is not None and checkpoint.exists():
         state.restore(checkpoint)
     total, done = run.train.epochs * state.steps, len(state.history) * state.steps
+    if bar is not None:
+        bar.total, bar.n = total, done  # for its estimate
     # disable=None: no bar where the output is not a terminal
     own = {"total": total, "initial": done, "desc": f"{run.name} seed {run.seed}", "unit": "step", "disable": None}
     with nullcontext(bar) if bar is not None else tqdm(**own) as shown:

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from bnnlib import UserError, build, data, fast, kernels, threads
 from bnnlib.execution import Execution
+from bnnlib.layers import quantize_weight
 from bnnlib.models import ARCHS
 from bnnlib.plain import PlainTraining
 from bnnlib.specs import ModelSpec, RunSpec, TrainSpec
@@ -137,9 +138,12 @@ def test_steps_are_those_of_the_plain_loop(model, optimizer):
     ours._set_rate(spec.lr)
     images = data.load("digits", (1, 28, 28))
     batches = [b for _, b in zip(range(3), plain.batches(images.train_x, images.train_y), strict=False)]
+    # integers for both, so that ties are ties in both; batch norm takes the factor out again
+    next(m for m in plain.model if isinstance(m, torch.nn.BatchNorm2d)).eps *= 255**2
     for x, y in batches:
-        plain.step(x, y)
-        ours.step((x * 255).round().to(torch.uint8), y)
+        codes = (x * 255).round()
+        plain.step(codes, y)
+        ours.step(codes.to(torch.uint8), y)
     pairs = list(zip(ours.model.parameters(), plain.model.parameters(), strict=True))
     assert len(pairs) == 10
     for a, b in pairs:
@@ -156,6 +160,23 @@ def test_plain_loop_reads_the_same_images():
     (images, labels), *_ = PlainTraining(run).batches(x, torch.arange(8))
     expected = build(run.model).image(x[labels])
     torch.testing.assert_close(images, expected)
+
+
+@pytest.mark.parametrize("spec", [BINARY, BINARY.but(image="b"), ModelSpec("vggnet7", "8bbbbbbbb", "b" * 8)], ids=str)
+def test_first_layer_sums_integers(spec):
+    """Exactly, in either path: the sum over the codes in int64, divided once."""
+    torch.manual_seed(0)
+    model = build(spec)
+    x = torch.randint(0, 256, (4, *ARCHS[spec.arch].image), dtype=torch.uint8)
+    image = model.image(x)
+    codes = (image * 255).round().long()
+    pad, value = (2, 0 if spec.image == "8" else -255) if spec.arch == "lenet5" else (0, 0)
+    w = quantize_weight(model.conv1.weight.detach(), model.conv1.weight_operand)
+    unit = 1 if spec.weights[0] == "b" else 2.0**-20
+    sums = F.conv2d(F.pad(codes, (pad,) * 4, value=value).double(), (w / unit).round().double()) * unit / 255
+    assert torch.equal(model.conv1(image), sums.float())
+    fast_sums = fast._convolution(model.conv1, image, spec.arch == "lenet5", False)
+    assert torch.equal(fast_sums, F.max_pool2d(sums.float(), 2) if spec.arch == "lenet5" else sums.float())
 
 
 def test_plain_loop_names_what_it_does_not_know():
