@@ -99,7 +99,7 @@ from importlib.metadata import distributions
 normal = lambda name: re.sub("[-_.]+", "-", name).lower()
 here = {normal(d.name): d.version for d in distributions() if d.name}
 project = tomllib.loads(pathlib.Path("pyproject.toml").read_text())["project"]
-wanted = sum(project["optional-dependencies"].values(), project["dependencies"])
+wanted = list(dict.fromkeys(sum(project["optional-dependencies"].values(), project["dependencies"])))
 missing = [name for name in wanted if normal(name) not in here]
 sys.path.remove("")
 spec = importlib.util.find_spec("bnnlib")

@@ -92,7 +92,7 @@ def look(family: str) -> dict[str, str]:
 def label_points(
     ax: Axes, x: Iterable[float], y: Iterable[float], labels: Iterable[str], avoid: Iterable[tuple[float, float]] = ()
 ) -> None:
-    """Write a label beside each point, moved down until it covers nothing, with a hair line to its point.
+    """Write a label beside each point, as near as it covers nothing, with a hair line to its point.
 
     Call it last: it works on the limits and the size that the axes have now.
 
@@ -105,15 +105,20 @@ def label_points(
     own = list(zip(x, y, strict=True))
     marks = ax.transData.transform([*own, *avoid])
     placed = [(px - 6, px + 6, py) for px, py in marks]
+    frame = ax.bbox
+    places = [(side, step) for step in range(int(frame.height)) for side in (1, -1)]
     for (px, py), label in sorted(zip(marks[: len(own)], labels, strict=True), key=lambda p: -p[0][1]):
-        left, middle = px + 14, py
-        right = left + 0.55 * height * len(label)
-        while any(left < r and right > a and abs(middle - m) < height for a, r, m in placed):
-            middle -= 1
+        width = 0.55 * height * len(label)
+        for side, step in places:
+            middle = py + (step // 2 if step % 2 else -(step // 2))
+            left, right = sorted((px + side * 14, px + side * (14 + width)))
+            covers = any(left < r and right > a and abs(middle - m) < height for a, r, m in placed)
+            if not covers and left > frame.x0 and right < frame.x1 and frame.y0 < middle < frame.y1:
+                break
         placed.append((left, right, middle))
         ax.annotate(
-            label, ax.transData.inverted().transform((px, py)), (14 * point, (middle - py) * point),
-            textcoords="offset points", fontsize=8.5, va="center",
+            label, ax.transData.inverted().transform((px, py)), (side * 14 * point, (middle - py) * point),
+            textcoords="offset points", fontsize=8.5, va="center", ha="left" if side > 0 else "right",
             arrowprops={"arrowstyle": "-", "lw": 0.5, "color": GREY, "shrinkA": 0, "shrinkB": 4},
         )  # fmt: skip
 

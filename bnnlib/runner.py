@@ -14,6 +14,7 @@ from bnnlib.execution import Execution
 from bnnlib.files import check_writable
 from bnnlib.results import load_result, result_path, train_command, write_result
 from bnnlib.specs import RunSpec
+from bnnlib.train import load_checkpoint
 
 
 class RunsFailedError(Exception):
@@ -106,6 +107,9 @@ def _check(pending: list[RunSpec], elsewhere: bool) -> None:
         check_writable(folder)
     if pending and not elsewhere:
         check_writable(paths.checkpoints_dir())
+        for run in pending:
+            if (path := checkpoint_path(run)).exists():
+                load_checkpoint(path, run)
         for name in sorted({run.train.dataset for run in pending}):
             data.verify(name)
 

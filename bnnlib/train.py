@@ -212,23 +212,39 @@ class Training:
         Raises:
             UserError: the file is damaged, or belongs to another spec or other data.
         """
-        anew = f"delete it to start anew: rm {path}"
-        try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
-            if state["spec"] != self.run.hash or state["data"] != self.data_checksum:
-                raise UserError(f"checkpoint {path} belongs to another spec or other data; {anew}")
-            self.model.load_state_dict(state["model"])
-            fresh = [{k: g[k] for k in ("lr", "capturable") if k in g} for g in self.optimizer.param_groups]
-            self.optimizer.load_state_dict(state["optimizer"])
-            for group, wanted in zip(self.optimizer.param_groups, fresh, strict=True):
-                group.update(wanted)  # not as the checkpoint's execution had them
-            self.generator.set_state(state["generator"].cpu())
-            self.history, self.best_epoch, self.seconds = state["history"], state["best_epoch"], state["seconds"]
-            self.best_state = {k: v.cpu() for k, v in state["best_state"].items()}
-        except UserError:
-            raise
-        except Exception as error:  # torch.load has no error of its own: zip, pickle, key and type errors all mean this
-            raise UserError(f"checkpoint {path} is damaged; {anew}") from error
+        state = load_checkpoint(path, self.run, self.device)
+        if state["data"] != self.data_checksum:
+            raise UserError(f"checkpoint {path} belongs to other data; delete it to start anew: rm {path}")
+        self.model.load_state_dict(state["model"])
+        fresh = [{k: g[k] for k in ("lr", "capturable") if k in g} for g in self.optimizer.param_groups]
+        self.optimizer.load_state_dict(state["optimizer"])
+        for group, wanted in zip(self.optimizer.param_groups, fresh, strict=True):
+            group.update(wanted)  # not as the checkpoint's execution had them
+        self.generator.set_state(state["generator"].cpu())
+        self.history, self.best_epoch, self.seconds = state["history"], state["best_epoch"], state["seconds"]
+        self.best_state = {k: v.cpu() for k, v in state["best_state"].items()}
+
+
+CHECKPOINT = {"spec", "data", "history", "best_epoch", "best_state", "seconds", "model", "optimizer", "generator"}
+
+
+def load_checkpoint(path: Path, run: RunSpec, device: torch.device | str = "cpu") -> dict:
+    """What ``Training.save`` wrote for this run; nothing but tensors and plain values is unpickled.
+
+    Raises:
+        UserError: the file is damaged, or belongs to another spec.
+    """
+    anew = f"delete it to start anew: rm {path}"
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+        whole = state.keys() == CHECKPOINT
+    except Exception as error:  # torch.load has no error of its own: zip, pickle, key and type errors all mean this
+        raise UserError(f"checkpoint {path} is damaged; {anew}") from error
+    if not whole:
+        raise UserError(f"checkpoint {path} is damaged; {anew}")
+    if state["spec"] != run.hash:
+        raise UserError(f"checkpoint {path} belongs to another spec; {anew}")
+    return state
 
 
 def train(

@@ -157,7 +157,7 @@ def test_a_corrupt_checkpoint_and_result_are_one_line(bnn, tiny):
     checkpoint.parent.mkdir()
     checkpoint.write_bytes(b"PK\x03\x04 half a file")
     status, _, err = bnn("train", "tiny", "--seed", "0")
-    assert status == 1 and len(err.splitlines()) == 1 and f"rm {checkpoint}" in err
+    assert status == 2 and len(err.splitlines()) == 1 and f"rm {checkpoint}" in err
     result = tiny / "results/tiny/binary-short-s0.json"
     result.write_text('{"spec_hash": "0')
     status, _, err = bnn("train", "tiny")
