@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnnlib import kernels, threads
-from bnnlib.kernels import LANES
 from bnnlib.layers import QuantAct, QuantConv2d, QuantLinear, quantize_weight
+from bnnlib.simd import LANES
 
-CACHED_FLOATS = 10_240  # of a block of kernels: what stays near the processor while it is used
+BLOCKS = (96, 160, 64, LANES)  # widths that a row of kernels is cut to, the first that divides it
 
 
 def forward(model: nn.Sequential, x: Tensor) -> Tensor:
@@ -168,6 +168,5 @@ def _blocks(w: Tensor) -> Tensor:
     """Kernels [O, K, K, C] as ``kernels.input_gradient`` wants them, [K, K C / B, O, B]."""
     outputs, size, _, channels = w.shape
     row = size * channels
-    fitting = [b for b in range(LANES, row + 1, LANES) if row % b == 0 and b * outputs <= CACHED_FLOATS]
-    block = max(fitting, default=LANES)
+    block = next(b for b in BLOCKS if row % b == 0)
     return w.reshape(outputs, size, row // block, block).permute(1, 2, 0, 3).contiguous()

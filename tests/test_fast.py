@@ -1,5 +1,7 @@
 """The fast training path against torch and against the plain loop: same forward, same gradients, same training."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tqdm import tqdm
 
-from bnnlib import UserError, build, data, fast, kernels, threads
+from bnnlib import UserError, build, data, fast, kernels, simd, threads
 from bnnlib.execution import Execution
 from bnnlib.layers import quantize_weight
 from bnnlib.models import ARCHS
@@ -34,8 +36,8 @@ def signs(*shape: int) -> torch.Tensor:
 
 
 @given(
-    n=st.integers(1, 5), height=st.integers(4, 9), width=st.integers(4, 9), kernel=st.integers(1, 4),
-    inputs=st.sampled_from([32, 96]), outputs=st.sampled_from([32, 64]), seed=st.integers(0, 2**31),
+    n=st.integers(1, 20), height=st.integers(4, 9), width=st.integers(4, 9), kernel=st.integers(1, 4),
+    inputs=st.sampled_from([32, 96, 160]), outputs=st.sampled_from([32, 64, 96]), seed=st.integers(0, 2**31),
 )  # fmt: skip
 @settings(max_examples=25, deadline=None)
 def test_pooled_convolution_is_torchs(n, height, width, kernel, inputs, outputs, seed):
@@ -54,6 +56,20 @@ def test_pooled_convolution_is_torchs(n, height, width, kernel, inputs, outputs,
     y.backward(grad.permute(0, 2, 3, 1))
     for a, b in zip(ours, torchs, strict=True):
         torch.testing.assert_close(a.grad.permute(0, 3, 1, 2), b.grad, rtol=1e-4, atol=1e-3)
+
+
+def test_code_older_than_any_kernel_source_is_dropped(tmp_path, monkeypatch):
+    for name in ("simd", "kernels", "threads"):
+        (tmp_path / f"{name}.py").touch()
+    old, new = tmp_path / "__pycache__" / "kernels.pack-1.nbi", tmp_path / "__pycache__" / "kernels.pack-1.1.nbc"
+    old.parent.mkdir()
+    old.touch()
+    new.touch()
+    os.utime(old, (0, 0))
+    os.utime(new, (2**32, 2**32))
+    monkeypatch.setattr(simd, "__file__", str(tmp_path / "simd.py"))
+    simd._drop_stale_code()
+    assert not old.exists() and new.exists()
 
 
 def test_gradients_by_hand():
