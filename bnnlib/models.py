@@ -82,7 +82,7 @@ def build(spec: ModelSpec) -> nn.Sequential:
             modules[layer.name] = QuantConv2d(
                 channels, outputs, layer.kernel,
                 pad=layer.pad, pad_value=pad_value, bias=spec.bias, weight_operand=operand,
-                input_levels=255 if i == 1 else 1,
+                input_levels=255 if i == 1 and image_operand == "fixed8" else 1,
             )  # fmt: skip
             size = (size + 2 * layer.pad - layer.kernel + 1) // (2 if layer.pool else 1)
             new_norm = nn.BatchNorm2d
