@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tqdm import tqdm
 
-from bnnlib import UserError, build, data, fast, kernels, simd, threads
+from bnnlib import UserError, agreement, build, data, fast, files, kernels, simd, threads
 from bnnlib.execution import Execution
 from bnnlib.layers import quantize_weight
 from bnnlib.models import ARCHS
@@ -241,3 +241,24 @@ def test_a_checkpoint_goes_on_under_another_execution(tmp_path):
     state.save(checkpoint)
     outcome = train(run, execution=Execution.choose("cpu"), checkpoint=checkpoint)
     assert len(outcome.history) == 3 and outcome.execution.kernels
+
+
+def test_the_committed_curves_of_both_loops_agree():
+    """Ten epochs, five seeds: no epoch differs (Welch, Bonferroni), and the last means are nearer than seeds are."""
+    kept = files.read_json(agreement.FILE)
+    assert set(kept["curves"]) == {f"{side}-s{seed}" for side in agreement.SIDES for seed in range(5)}
+    assert all(len(curve) == 10 for curve in kept["curves"].values())
+    rows = agreement.compare(kept)
+    assert (rows["p"] > 0.05 / len(rows)).all()
+    last = rows.iloc[-1]
+    assert abs(last["ours"] - last["plain"]) < max(last["ours_sd"], last["plain_sd"])
+
+
+def test_curves_that_differ_are_told_apart():
+    curves = {f"ours-s{s}": [98.0 + 0.1 * s] * 2 for s in range(5)}
+    curves |= {f"plain-s{s}": [98.0 + 0.1 * s, 97.0 + 0.1 * s] for s in range(5)}
+    rows = agreement.compare({"curves": curves})
+    assert rows["p"].tolist() == [1, pytest.approx(0, abs=1e-4)]
+    assert rows["ours"].tolist() == pytest.approx([98.2, 98.2]) and rows["ours_sd"][1] == pytest.approx(
+        0.1581, abs=1e-4
+    )
