@@ -24,7 +24,7 @@ def forward(model: nn.Sequential, x: Tensor) -> Tensor:
     i = 0
     while i < len(modules):
         module = modules[i]
-        if isinstance(module, QuantConv2d):
+        if type(module) is QuantConv2d:  # others sum several products
             pooled = isinstance(modules[i + 1], nn.MaxPool2d)
             x, binary = _convolution(module, x, pooled, binary), False
             i += pooled
@@ -59,8 +59,7 @@ def _linear(layer: QuantLinear, x: Tensor) -> Tensor:
     if layer.weight_operand != "binary" or layer.in_features % LANES or layer.out_features % LANES:
         return layer(x)
     w = quantize_weight(layer.weight, layer.weight_operand)
-    y = _XnorLinear.apply(x.contiguous(), w)
-    return y if layer.bias is None else y + layer.bias
+    return layer.scaled(_XnorLinear.apply(x.contiguous(), w))
 
 
 class _PooledConvolution(torch.autograd.Function):

@@ -37,6 +37,21 @@ def quantize_weight(w: Tensor, operand: str) -> Tensor:
     return estimate(w, fixed_point(latent, int(operand.removeprefix("fixed")), power_of_two_scale(latent)))
 
 
+def weight_scale(w: Tensor, operand: str, scale: str) -> Tensor:
+    """Mean |w| over the latent weights that ``operand`` does not set to zero, [O, 1, ...] or [1, 1, ...].
+
+    Least squares: alpha q(w) is nearest to w for this alpha (XNOR-Net, arXiv 1603.05279; TWN, arXiv 1605.04711).
+
+    Args:
+        w: latent weights [O, ...].
+        operand: ``binary`` or ``ternary``.
+        scale: ``filter`` (one an output) or ``layer`` (one for all: DoReFa-Net, arXiv 1606.06160).
+    """
+    over = tuple(range(w.ndim))[1 if scale == "filter" else 0 :]
+    kept = quantize_weight(w.detach(), operand).abs()
+    return (w.abs() * kept).sum(over, keepdim=True) / kept.sum(over, keepdim=True).clamp(min=1)
+
+
 class Image(nn.Module):
     """uint8 images [N, C, H, W] to the network's number range; the first step of every network.
 
@@ -72,6 +87,7 @@ class QuantConv2d(nn.Conv2d):
         weight_operand: ``binary``, ``ternary``, ``fixedK`` or ``float``.
         input_levels: L if the inputs are integers over L, as those of an 8-bit image are. They are then summed as
             integers: float32 does that exactly, so that neither the order of the sum nor the device decides a tie.
+        weight_scale: factor on the outputs of binary and ternary weights: ``none``, ``filter`` or ``layer``.
     """
 
     def __init__(
@@ -85,8 +101,10 @@ class QuantConv2d(nn.Conv2d):
         bias: bool = False,
         weight_operand: str = "binary",
         input_levels: int = 1,
+        weight_scale: str = "none",
     ) -> None:
         super().__init__(inputs, outputs, kernel, bias=bias)
+        self.weight_scale = weight_scale if weight_operand in ("binary", "ternary") else "none"
         self.pad, self.pad_value, self.weight_operand = pad, pad_value, weight_operand
         self.input_levels = input_levels
 
@@ -107,8 +125,10 @@ class QuantConv2d(nn.Conv2d):
         return (x * self.input_levels).round() if self.input_levels > 1 else x
 
     def scaled(self, y: Tensor) -> Tensor:
-        """The sums over ``padded`` in the unit of the input, with bias; [N, C_out, H', W']."""
+        """The sums over ``padded`` in the unit of the input, with scale and bias; [N, C_out, H', W']."""
         y = y / self.input_levels if self.input_levels > 1 else y
+        if self.weight_scale != "none":
+            y = y * weight_scale(self.weight, self.weight_operand, self.weight_scale)[:, 0]
         return y if self.bias is None else y + self.bias[:, None, None]
 
     def _patches_times_weights(self, x: Tensor, w: Tensor) -> Tensor:
@@ -134,14 +154,29 @@ class QuantConv2d(nn.Conv2d):
 
 
 class QuantLinear(nn.Linear):
-    """Fully connected layer with quantized weights, [N, in] to [N, out]."""
+    """Fully connected layer with quantized weights, [N, in] to [N, out]; arguments as of ``QuantConv2d``."""
 
-    def __init__(self, inputs: int, outputs: int, *, bias: bool = False, weight_operand: str = "binary") -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        bias: bool = False,
+        weight_operand: str = "binary",
+        weight_scale: str = "none",
+    ) -> None:
         super().__init__(inputs, outputs, bias=bias)
         self.weight_operand = weight_operand
+        self.weight_scale = weight_scale if weight_operand in ("binary", "ternary") else "none"
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, quantize_weight(self.weight, self.weight_operand), self.bias)
+        return self.scaled(F.linear(x, quantize_weight(self.weight, self.weight_operand)))
+
+    def scaled(self, y: Tensor) -> Tensor:
+        """The sums with scale and bias; [N, out]."""
+        if self.weight_scale != "none":
+            y = y * weight_scale(self.weight, self.weight_operand, self.weight_scale)[:, 0]
+        return y if self.bias is None else y + self.bias
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, weights {self.weight_operand}"

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from torch import nn
 
 from bnnlib.layers import Image, QuantAct, QuantConv2d, QuantLinear
+from bnnlib.planes import PlaneConv2d, PlaneLinear
 from bnnlib.specs import OPERANDS, ModelSpec
 
 
@@ -76,13 +77,16 @@ def build(spec: ModelSpec) -> nn.Sequential:
     pad_value = None if arch.pad_border else -1.0 if image_operand == "binary" else 0.0
     flat = False
     for i, (layer, code) in enumerate(zip(arch.layers, spec.weights, strict=True), start=1):
-        operand, last = OPERANDS[code], i == len(arch.layers)
+        last = i == len(arch.layers)
+        common = {"bias": spec.bias, "weight_operand": OPERANDS[code], "weight_scale": spec.weight_scale}
+        planes = i > 1 and _in_planes(spec, i - 1)  # the layer quantizes its input itself
+        if planes:
+            common |= {"form": spec.act_planes, "estimator": spec.estimator, "beta": spec.swish_beta}
         if layer.kernel:
-            outputs = layer.outputs * spec.width
-            modules[layer.name] = QuantConv2d(
-                channels, outputs, layer.kernel,
-                pad=layer.pad, pad_value=pad_value, bias=spec.bias, weight_operand=operand,
-                input_levels=255 if i == 1 and image_operand == "fixed8" else 1,
+            outputs = int(layer.outputs * spec.width)
+            modules[layer.name] = (PlaneConv2d if planes else QuantConv2d)(
+                channels, outputs, layer.kernel, pad=layer.pad, pad_value=pad_value,
+                input_levels=255 if i == 1 and image_operand == "fixed8" else 1, **common,
             )  # fmt: skip
             size = (size + 2 * layer.pad - layer.kernel + 1) // (2 if layer.pool else 1)
             new_norm = nn.BatchNorm2d
@@ -90,7 +94,7 @@ def build(spec: ModelSpec) -> nn.Sequential:
             if not flat:
                 modules["flatten"], channels, flat = nn.Flatten(), channels * size**2, True
             outputs = layer.outputs
-            modules[layer.name] = QuantLinear(channels, outputs, bias=spec.bias, weight_operand=operand)
+            modules[layer.name] = (PlaneLinear if planes else QuantLinear)(channels, outputs, **common)
             new_norm = nn.BatchNorm1d
         channels = outputs
         if spec.extra_norm and i == 1:
@@ -103,8 +107,9 @@ def build(spec: ModelSpec) -> nn.Sequential:
             break
         norm = [(f"norm{i}", new_norm(outputs))] if spec.norm else []
         pool = [(f"pool{i}", nn.MaxPool2d(2))] if layer.pool else []
-        quantizer = QuantAct(OPERANDS[spec.acts[i - 1]], spec.estimator, spec.swish_beta, spec.ternary_acts == "batch")
-        act = [(f"act{i}", quantizer)]
+        batch_threshold = spec.ternary_acts == "batch"
+        quantizer = QuantAct(OPERANDS[spec.acts[i - 1]], spec.estimator, spec.swish_beta, batch_threshold)
+        act = [] if _in_planes(spec, i) else [(f"act{i}", quantizer)]
         modules.update(pool + norm + act if spec.order == "CPBA" else norm + act + pool)
     model = nn.Sequential(modules)
     for module in model:
@@ -113,3 +118,8 @@ def build(spec: ModelSpec) -> nn.Sequential:
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     return model
+
+
+def _in_planes(spec: ModelSpec, i: int) -> bool:
+    """Whether the activation after layer ``i`` (counted from 1) is quantized by the layer behind it."""
+    return spec.act_planes != "sign" and spec.acts[i - 1] == "b"

@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from bnnlib.errors import UserError
 from bnnlib.layers import Image
 from bnnlib.models import build
+from bnnlib.planes import Multiply
 from bnnlib.specs import ModelSpec
 
 PRODUCTS = (F.linear, F.conv1d, F.conv2d, F.conv3d)
@@ -33,7 +34,9 @@ def profile(model: nn.Module | ModelSpec) -> pd.DataFrame:
 
     Columns: ``name``; ``macs``; ``vector_length``, the length of its dot products; ``weight`` and ``act``, the
     operands; ``weight_bits``, all its weights; ``activation_bits``, its input, each value once and without padding;
-    ``outputs``, the number of dot products. Biases, batch norm and pooling are not counted.
+    ``outputs``, the number of dot products. Biases, batch norm and pooling are not counted. A layer that sums several
+    products has a row for each, its weights in the first; the multiplications of ``planes.Multiply`` have one of
+    vector length 1.
 
     Args:
         model: a network on any device, in train or eval mode; it is left as it was, and so are torch's generators. Or a
@@ -80,7 +83,7 @@ class _Recorder(TorchFunctionMode):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.rows: list[tuple] = []
-        self.layer: tuple | None = None  # (name, weight operand, values in its input) of the layer that is running
+        self.layers: list[list] = []  # [module, values in its input, products] of the layers that are running
         self.act = "float"
         self.names = {module: name for name, module in model.named_modules()}
 
@@ -90,6 +93,8 @@ class _Recorder(TorchFunctionMode):
             if hasattr(module, "weight_operand"):
                 self.hooks += [module.register_forward_pre_hook(self._enter_layer)]
                 self.hooks += [module.register_forward_hook(self._leave_layer)]
+            elif isinstance(module, Multiply):
+                self.hooks += [module.register_forward_hook(self._note_multiplications)]
             elif hasattr(module, "operand"):
                 self.hooks += [module.register_forward_hook(self._note_operand)]
         return super().__enter__()
@@ -100,10 +105,14 @@ class _Recorder(TorchFunctionMode):
         super().__exit__(*error)
 
     def _enter_layer(self, module: nn.Module, inputs: tuple) -> None:
-        self.layer = (self.names[module], module.weight_operand, inputs[0].numel())
+        self.layers.append([module, inputs[0].numel(), 0])
 
     def _leave_layer(self, *_: object) -> None:
-        self.layer = None
+        self.layers.pop()
+
+    def _note_multiplications(self, module: nn.Module, inputs: tuple, y: Tensor) -> None:
+        scale_bits = inputs[1].numel() * operand_bits(module.act)
+        self.rows.append((self.names[module], y.numel(), 1, module.weight, module.act, 0, scale_bits, y.numel()))
 
     def _note_operand(self, module: nn.Module, *_: object) -> None:
         self.act = module.operand
@@ -116,15 +125,19 @@ class _Recorder(TorchFunctionMode):
         return output
 
     def _note_product(self, x: Tensor, w: Tensor, y: Tensor) -> None:
-        if self.layer is None:
+        if not self.layers:
             shape = list(w.shape)
             raise UserError(f"a product with weights {shape} declares no operand; use QuantConv2d or QuantLinear")
-        name, weight, inputs = self.layer
+        layer = self.layers[-1]
+        module, inputs, products = layer
+        name, weight, act = self.names[module], module.weight_operand, getattr(module, "input_operand", self.act)
         _check(f"the weights of {name}", w, weight)
-        _check(f"the input of {name}", x, self.act)
+        _check(f"the input of {name}", x, act)
         vector_length = w[0].numel()
-        bits = w.numel() * operand_bits(weight), inputs * operand_bits(self.act)
-        self.rows.append((name, y.numel() * vector_length, vector_length, weight, self.act, *bits, y.numel()))
+        stored = getattr(module, "stored", True)
+        bits = (w.numel() * operand_bits(weight) if stored and not products else 0), inputs * operand_bits(act) * stored
+        self.rows.append((name, y.numel() * vector_length, vector_length, weight, act, *bits, y.numel()))
+        layer[2] += 1
 
 
 def _check(what: str, values: Tensor, operand: str) -> None:

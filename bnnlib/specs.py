@@ -8,12 +8,14 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from bnnlib.errors import UserError
 
 LAYERS = {"lenet5": 4, "vggnet7": 9}
 OPERANDS = {"b": "binary", "t": "ternary", "f": "float", "h": "fixed16"} | {str(k): f"fixed{k}" for k in range(2, 10)}
 ESTIMATORS = ("identity", "clip", "bireal", "swish")
+PLANES = ("sign", "xnor", "horq", "dorefa1", "dorefa2")
 
 
 def _one_of(what: str, value: object, allowed: tuple) -> None:
@@ -43,11 +45,20 @@ def _codes(what: str, codes: str, length: int, arch: str) -> None:
 
 
 class Spec:
-    """What the specs share: a plain dictionary, a hash of it, and the way back."""
+    """What the specs share: a plain dictionary, a hash of it, and the way back.
+
+    Attributes:
+        LATER: fields that came after the first results; at their defaults they are left out, so that a spec keeps its
+            hash, and a result its spec, when a field is added.
+    """
+
+    LATER: ClassVar[tuple[str, ...]] = ()
 
     def as_dict(self) -> dict:
         """The spec as JSON-ready nested dictionaries."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        defaults = {f.name: f.default for f in dataclasses.fields(self) if f.name in self.LATER}
+        plain = json.loads(json.dumps(dataclasses.asdict(self)))
+        return {key: value for key, value in plain.items() if key not in defaults or value != defaults[key]}
 
     @property
     def hash(self) -> str:
@@ -68,7 +79,7 @@ class ModelSpec(Spec):
         arch: ``lenet5`` (4 weight layers, 1 x 28 x 28 images) or ``vggnet7`` (9 weight layers, 3 x 32 x 32 images).
         weights: one operand code a layer, for example ``tbbb`` for the paper's L1T on LeNet5.
         acts: one operand code a hidden activation (one fewer than layers); ``f`` is ReLU.
-        width: factor on the channels of the convolutions; the fully connected widths stay.
+        width: factor on the channels of the convolutions, a multiple of 1/8; the fully connected widths stay.
         order: ``CPBA`` (convolution, pool, batch norm, activation) or ``CBAP``.
         estimator: gradient stand-in of the activations: ``identity``, ``clip`` (BNN), ``bireal`` or ``swish`` (BNN+).
         swish_beta: steepness of the ``swish`` estimator.
@@ -80,12 +91,19 @@ class ModelSpec(Spec):
         bias: biases in all layers.
         ternary_acts: threshold of ternary activations: ``running`` (fixed in eval mode) or ``batch`` (as released: a
             prediction then depends on its batch).
+        weight_scale: real factor of binary and ternary weights: ``none``, ``filter`` (mean |w| of each output:
+            XNOR-Net) or ``layer`` (mean |w| of all: DoReFa). Batch norm takes it in at inference.
+        act_planes: what a binary activation hands to the next layer: its ``sign``; the sign times the mean magnitude of
+            its patch (``xnor``); two signs, of the input and of what the first leaves over, each times a scale
+            (``horq``); an unsigned number of one or two bits (``dorefa1``, ``dorefa2``). See ``bnnlib/planes.py``.
     """
+
+    LATER = ("weight_scale", "act_planes")
 
     arch: str
     weights: str
     acts: str
-    width: int = 1
+    width: float = 1
     order: str = "CPBA"
     estimator: str = "clip"
     swish_beta: float = 10.0
@@ -96,21 +114,33 @@ class ModelSpec(Spec):
     conv_relu: bool = False
     bias: bool = False
     ternary_acts: str = "running"
+    weight_scale: str = "none"
+    act_planes: str = "sign"
 
     def __post_init__(self) -> None:
         _one_of("arch", self.arch, tuple(LAYERS))
         _codes("weights", self.weights, LAYERS[self.arch], self.arch)
         _codes("acts", self.acts, LAYERS[self.arch] - 1, self.arch)
-        _number("width", self.width, 1, int)
+        _number("width", self.width, 1 / 8)
+        if self.width % (1 / 8):
+            raise UserError(f"width {self.width!r} is not possible; use a multiple of 1/8, such as 0.25 or 2")
         _one_of("order", self.order, ("CPBA", "CBAP"))
         _one_of("estimator", self.estimator, ESTIMATORS)
         _number("swish_beta", self.swish_beta, 1e-6)
         _one_of("image", self.image, ("8", "b"))
         _one_of("ternary_acts", self.ternary_acts, ("running", "batch"))
+        _one_of("weight_scale", self.weight_scale, ("none", "filter", "layer"))
+        _one_of("act_planes", self.act_planes, PLANES)
         _booleans(self, "norm", "last_norm", "extra_norm", "conv_relu", "bias")
         if self.extra_norm and not self.norm:
             raise UserError("extra_norm=True needs norm=True; a network without batch norm has none to repeat")
+        if self.act_planes != "sign" and "b" not in self.acts:
+            raise UserError(f"act_planes {self.act_planes!r} needs a binary activation; acts {self.acts!r} has none")
+        if self.act_planes != "sign" and self.order != "CPBA":
+            raise UserError(f"act_planes {self.act_planes!r} needs order='CPBA': CBAP pools the activations")
         object.__setattr__(self, "swish_beta", float(self.swish_beta))  # 10 and 10.0 are one spec, with one hash
+        if self.width == int(self.width):
+            object.__setattr__(self, "width", int(self.width))
 
 
 @dataclass(frozen=True)
@@ -136,7 +166,11 @@ class TrainSpec(Spec):
         augment: ``none``, ``crop`` (shift by up to ``pad`` pixels, edge padding) or ``flip-crop``.
         pad: pixels of the shift.
         train_images: use only so many training images (for quick demonstrations); None is all.
+        pretrain_epochs: start from the best weights of the same network in float with ReLU, trained so long by the same
+            protocol (the paper's PTRELU); 0 starts from random weights.
     """
+
+    LATER = ("pretrain_epochs",)
 
     dataset: str
     epochs: int
@@ -156,6 +190,7 @@ class TrainSpec(Spec):
     augment: str = "none"
     pad: int = 4
     train_images: int | None = None
+    pretrain_epochs: int = 0
 
     def __post_init__(self) -> None:
         _one_of("dataset", self.dataset, DATASETS)
@@ -169,6 +204,7 @@ class TrainSpec(Spec):
             _number(name, getattr(self, name), 0)
             object.__setattr__(self, name, float(getattr(self, name)))
         _number("pad", self.pad, 0, int)
+        _number("pretrain_epochs", self.pretrain_epochs, 0, int)
         for name in ("schedule_epochs", "train_images"):
             if getattr(self, name) is not None:
                 _number(name, getattr(self, name), 1, int)
@@ -178,10 +214,16 @@ class TrainSpec(Spec):
             )
         if self.schedule == "cosine" and self.warmup >= (self.schedule_epochs or self.epochs):
             raise UserError(f"warmup {self.warmup} leaves no epoch for the cosine; use fewer than {self.epochs}")
+        if self.pretrain_epochs:
+            self.pretraining()  # refuses what it cannot be
         object.__setattr__(self, "milestones", tuple(self.milestones))
         for milestone in self.milestones:
             _number("milestones", milestone, 0, int)
         _booleans(self, "clip_latent")
+
+    def pretraining(self) -> "TrainSpec":
+        """The protocol of the training before this one, for float weights."""
+        return self.but(epochs=self.pretrain_epochs, pretrain_epochs=0, schedule_epochs=None, bipolar=0)
 
 
 DATASETS = ("mnist", "fashion-mnist", "cifar10", "svhn", "digits")

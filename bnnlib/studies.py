@@ -6,11 +6,13 @@ its protocols (data of the released code, see README):
 - ``paper``: the paper's protocol, 500 epochs, 5 seeds;
 - ``paper20``: its first 20 epochs, to hold against the released validation curves;
 - ``short``: this project's own, with a schedule that ends after a few epochs. Adam with cosine decay after a linear
-  warm-up replaces the long constant-rate phase, which is what makes few epochs enough.
+  warm-up replaces the long constant-rate phase, which is what makes few epochs enough;
+- ``reduced``: for VGGNet7 without a GPU, every network at 1/8 of its width and for 5 epochs. It compares networks with
+  one another and says nothing of their accuracy at full size.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bnnlib.errors import UserError
 from bnnlib.specs import ModelSpec, RunSpec, TrainSpec
@@ -23,37 +25,89 @@ class Protocol:
     Args:
         float_train, train: the protocols.
         seeds: number of seeds of a network, by name; ``""`` is any other.
+        width: factor on the width of every network.
     """
 
     float_train: TrainSpec
     train: TrainSpec
     seeds: dict[str, int]
+    width: float = 1
 
     def planned_seeds(self, networks: dict[str, ModelSpec]) -> dict[str, int]:
         """How many seeds each network is to have."""
         return {network: self.seeds.get(network, self.seeds.get("", 0)) for network in networks}
 
-    def runs(self, study: str, protocol: str, network: str, model: ModelSpec) -> Iterator[RunSpec]:
-        """The runs of a network, one a seed."""
+    def runs(self, study: str, protocol: str, network: str, model: ModelSpec, changes: dict) -> Iterator[RunSpec]:
+        """The runs of a network, one a seed; its training has some fields of the protocol's changed."""
         spec = self.float_train if set(model.weights + model.acts) == {"f"} else self.train
+        model = model.but(width=model.width * self.width)
         for seed in range(self.planned_seeds({network: model})[network]):
-            yield RunSpec(model, spec, seed, study, f"{network}-{protocol}")
+            yield RunSpec(model, spec.but(**changes), seed, study, f"{network}-{protocol}")
 
 
 @dataclass(frozen=True)
 class Study:
-    """Networks and protocols, each by name."""
+    """Networks and protocols, each by name, and what is trained otherwise than the protocol says.
+
+    Args:
+        networks, protocols: by name.
+        changes: fields of the TrainSpec that are other for a network, by its name.
+    """
 
     networks: dict[str, ModelSpec]
     protocols: dict[str, Protocol]
+    changes: dict[str, dict] = field(default_factory=dict)
 
 
-def _lenet(weights: str, acts: str, width: int = 1) -> ModelSpec:
-    return ModelSpec("lenet5", weights, acts, width)
+def _lenet(weights: str, acts: str, width: int = 1, **options: object) -> ModelSpec:
+    return ModelSpec("lenet5", weights, acts, width, **options)
 
 
-def _vggnet(weights: str, acts: str, width: int = 1) -> ModelSpec:
-    return ModelSpec("vggnet7", weights, acts, width)
+def _vggnet(weights: str, acts: str, width: int = 1, **options: object) -> ModelSpec:
+    return ModelSpec("vggnet7", weights, acts, width, **options)
+
+
+def _comparators(binary: ModelSpec) -> dict[str, ModelSpec]:
+    """The other methods in the figure's legend on the layers of an all-binary network, which is BNN itself.
+
+    Their first and last layers, full precision in the cited works, have 8 bits, as the paper costs them. BWN is BC with
+    a positive scale a filter: batch norm takes it out again, forward and, for Adam, backward.
+    """
+    inner = "b" * (len(binary.weights) - 2)
+    ends = binary.but(weights=f"8{inner}8", acts=f"{inner}8", weight_scale="filter")
+    return {
+        "BC": binary.but(acts="f" * len(binary.acts)),
+        "XNOR-Net": ends.but(act_planes="xnor"),
+        "TBN": ends.but(acts="t" * len(inner) + "8"),
+        "HORQ": ends.but(act_planes="horq"),
+        "DoReFa-1-1": ends.but(weight_scale="layer", act_planes="dorefa1"),
+        "DoReFa-1-2": ends.but(weight_scale="layer", act_planes="dorefa2"),
+    }
+
+
+def _tuning(binary: ModelSpec, protocol: Protocol, bipolar: tuple[str, ...]) -> Study:
+    """An all-binary network with one decision of the recipe made otherwise, against ``binary`` of the capacity study.
+
+    Args:
+        binary: the network.
+        protocol: how it is trained.
+        bipolar: factors of Tang et al.'s regulariser.
+    """
+    networks = {
+        "CBAP": binary.but(order="CBAP"),
+        "identity": binary.but(estimator="identity"),
+        "bireal": binary.but(estimator="bireal"),
+        "swish": binary.but(estimator="swish"),
+        "binary-image": binary.but(image="b"),
+    }
+    changes = {
+        "hinge": {"loss": "squared_hinge"},
+        "SGD": {"optimizer": "sgd", "lr": 0.01, "momentum": 0.99},
+        "no-clip": {"clip_latent": False},
+        "PTRELU": {"pretrain_epochs": max(1, protocol.train.epochs * 3 // 8)},
+        **{f"bipolar-{factor}": {"bipolar": float(factor)} for factor in bipolar},
+    }
+    return Study(networks | dict.fromkeys(changes, binary), {"short": protocol}, changes)
 
 
 LENET_FLOAT = TrainSpec(
@@ -74,6 +128,7 @@ VGGNET_BINARY = TrainSpec(
     augment="flip-crop",
 )  # fmt: skip
 VGGNET_SHORT = TrainSpec("cifar10", 60, batch=100, optimizer="adam", lr=2e-3, warmup=2, augment="flip-crop")
+VGGNET_REDUCED = TrainSpec("cifar10", 5, batch=100, optimizer="adam", lr=5e-3, warmup=1, augment="flip-crop")
 
 STUDIES = {
     "lenet-mnist": Study(
@@ -123,7 +178,22 @@ STUDIES = {
         protocols={
             "short": Protocol(VGGNET_SHORT, VGGNET_SHORT, {"": 3}),
             "paper": Protocol(VGGNET_FLOAT, VGGNET_BINARY, {"": 5}),
+            "reduced": Protocol(VGGNET_REDUCED, VGGNET_REDUCED, {"": 3}, width=1 / 8),
         },
+    ),
+    "tuning-mnist": _tuning(
+        _lenet("bbbb", "bbb"), Protocol(LENET_SHORT, LENET_SHORT, {"": 3}), ("1e-5", "1e-6", "1e-7")
+    ),
+    "tuning-cifar10": _tuning(
+        _vggnet("b" * 9, "b" * 8),
+        Protocol(VGGNET_SHORT, VGGNET_SHORT, {"": 3}),
+        ("1e-5", "1e-6", "5e-7", "1e-7", "1e-8"),
+    ),
+    "comparators-mnist": Study(
+        _comparators(_lenet("bbbb", "bbb")), {"short": Protocol(LENET_SHORT.but(lr=3e-3), LENET_SHORT, {"": 3})}
+    ),
+    "comparators-cifar10": Study(
+        _comparators(_vggnet("b" * 9, "b" * 8)), {"short": Protocol(VGGNET_SHORT, VGGNET_SHORT, {"": 3})}
     ),
 }
 
@@ -165,7 +235,7 @@ def runs(study: str, name: str | None = None, protocol: str | None = None, seed:
         if protocol in (None, p)
         for network, model in chosen.networks.items()
         if name in (None, network, f"{network}-{p}")
-        for run in definition.runs(study, p, network, model)
+        for run in definition.runs(study, p, network, model, chosen.changes.get(network, {}))
         if seed in (None, run.seed)
     ]
     if not found:

@@ -157,6 +157,16 @@ class Training:
             self.loss_sum += loss
             self.hits += (logits.argmax(1) == y).sum()
 
+    @torch.no_grad()
+    def start_from(self, first: Outcome) -> None:
+        """Take the weights and batch norms of an earlier training of the same layers; its time counts."""
+        own = self.model.state_dict()
+        self.model.load_state_dict({k: v for k, v in first.model.state_dict().items() if k in own}, strict=False)
+        if self.run.train.clip_latent:
+            for w in self.clipped:
+                w.clamp_(-1, 1)
+        self.seconds += first.seconds
+
     def _set_rate(self, rate: float) -> None:
         for group in self.optimizer.param_groups:
             if self.execution.graph:  # the record reads this very tensor
@@ -247,6 +257,19 @@ def load_checkpoint(path: Path, run: RunSpec, device: torch.device | str = "cpu"
     return state
 
 
+def float_run(run: RunSpec) -> RunSpec:
+    """The training that ``pretrain_epochs`` asks for before ``run``: the same layers in float with ReLU."""
+    model = run.model.but(
+        weights="f" * len(run.model.weights), acts="f" * len(run.model.acts), weight_scale="none", act_planes="sign"
+    )
+    return RunSpec(model, run.train.pretraining(), run.seed, run.study, f"{run.name} (float)")
+
+
+def _before(checkpoint: Path | None) -> Path | None:
+    """The checkpoint of the training before a run."""
+    return checkpoint and checkpoint.with_suffix(".float.pt")
+
+
 def train(
     run: RunSpec,
     *,
@@ -273,6 +296,14 @@ def train(
     state = Training(run, execution, data)
     if checkpoint is not None and checkpoint.exists():
         state.restore(checkpoint)
+    elif run.train.pretrain_epochs:
+        first = train(
+            float_run(run), execution=state.execution, checkpoint=_before(checkpoint), max_minutes=max_minutes,
+            data=data, bar=bar,
+        )  # fmt: skip
+        if first is None:
+            return None
+        state.start_from(first)
     total, done = run.train.epochs * state.steps, len(state.history) * state.steps
     if bar is not None:
         bar.total, bar.n = total, done  # for its estimate
@@ -287,6 +318,7 @@ def train(
             longest = max(longest, time.monotonic() - begun)
             if checkpoint is not None:
                 state.save(checkpoint)
+                _before(checkpoint).unlink(missing_ok=True)
     state.model.load_state_dict(state.best_state)
     _, accuracy = evaluate(state.model, state.data.test_x, state.data.test_y, run.train.loss, state.execution)
     return Outcome(
