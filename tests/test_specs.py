@@ -34,13 +34,13 @@ CHANGES = {
     ModelSpec: {
         "arch": None, "weights": "bbbb", "acts": "tbb", "width": 2, "order": "CBAP", "estimator": "bireal",
         "swish_beta": 5.0, "image": "b", "norm": False, "last_norm": False, "extra_norm": True, "conv_relu": True,
-        "bias": True, "ternary_acts": "batch",
+        "bias": True, "ternary_acts": "batch", "weight_scale": "filter", "act_planes": "xnor",
     },
     TrainSpec: {
         "dataset": "digits", "epochs": 11, "batch": 51, "optimizer": "sgd", "lr": 0.5, "momentum": 0.8,
         "schedule": "step", "milestones": (3,), "gamma": 0.2, "warmup": 1, "schedule_epochs": 12, "weight_decay": 1e-4,
         "bipolar": 1e-6, "loss": "squared_hinge", "clip_latent": False, "augment": "crop", "pad": 2,
-        "train_images": 100,
+        "train_images": 100, "pretrain_epochs": 3,
     },
 }  # fmt: skip
 
@@ -78,7 +78,7 @@ MODEL_MISTAKES = [
     ({"weights": None}, "weights None is not a text"),
     ({"acts": "bbbb"}, "'bbbb' has 4 codes; lenet5 needs 3"),
     ({"width": 0}, "width 0 is not possible"),
-    ({"width": 1.5}, "width 1.5"),
+    ({"width": 1.3}, "width 1.3"),
     ({"width": True}, "width True"),
     ({"order": "CBPA"}, "'CBPA'"),
     ({"estimator": "relu"}, "'relu' is unknown"),
@@ -104,6 +104,8 @@ TRAIN_MISTAKES = [
     ({"warmup": 10}, "warmup 10.0 leaves no epoch"),
     ({"clip_latent": 1}, "clip_latent 1"),
     ({"train_images": 0}, "train_images 0"),
+    ({"pretrain_epochs": -1}, "pretrain_epochs -1"),
+    ({"pretrain_epochs": 1, "warmup": 1}, "leaves no epoch for the cosine; use fewer than 1"),
 ]
 
 
@@ -128,6 +130,9 @@ def test_studies_hold_the_papers_networks_and_seeds():
     assert {s.width for s in lenet.networks.values()} == {1, 2, 4, 8}
     assert len(studies.runs("lenet-mnist", "binary", "short")) == 5
     assert {run.train.epochs for run in studies.runs("vggnet-cifar10", protocol="paper")} == {500}
+    assert {run.model.width for run in studies.runs("vggnet-cifar10", protocol="reduced")} == {1 / 8, 1 / 4, 1 / 2}
+    assert [run.train.bipolar for run in studies.runs("tuning-mnist", "bipolar-1e-6")] == [1e-6] * 3
+    assert all(run.train.pretrain_epochs for run in studies.runs("tuning-cifar10", "PTRELU"))
     for name in studies.STUDIES:
         every = [(run.name, run.seed) for run in studies.runs(name)]
         assert len(every) == len(set(every))

@@ -19,7 +19,7 @@ from bnnlib.paths import RESULTS
 from bnnlib.results import load_result, load_results, result_path, save_result
 from bnnlib.runner import train_anew, train_runs
 from bnnlib.specs import ModelSpec, RunSpec, TrainSpec
-from bnnlib.train import LOSSES, Training, bipolar_penalty, evaluate, learning_rate, squared_hinge, train
+from bnnlib.train import LOSSES, Training, bipolar_penalty, evaluate, float_run, learning_rate, squared_hinge, train
 
 BINARY = ModelSpec("lenet5", "bbbb", "bbb")
 HYBRID = ModelSpec("lenet5", "tb8f", "tb4")
@@ -124,6 +124,35 @@ def test_time_boxed_pieces_equal_one_run(tmp_path, model, optimizer):
     assert pieces.history == whole.history and pieces.test_accuracy == whole.test_accuracy
     for a, b in zip(whole.model.state_dict().values(), pieces.model.state_dict().values(), strict=True):
         assert torch.equal(a, b)
+
+
+PRETRAINED = RunSpec(HYBRID, QUICK.but(epochs=2, pretrain_epochs=2), 3)
+
+
+def test_pretraining_starts_from_the_same_layers_in_float():
+    first = train(float_run(PRETRAINED))
+    assert all(m.weight_operand == "float" for m in first.model if hasattr(m, "weight_operand"))
+    state = Training(PRETRAINED)
+    state.start_from(first)
+    latent, float_weights = state.model.state_dict(), first.model.state_dict()
+    assert latent["conv1.weight"].equal(float_weights["conv1.weight"].clamp(-1, 1))  # ternary: kept in range
+    assert latent["fc1.weight"].equal(float_weights["fc1.weight"])  # fixed8: as it was
+    assert latent["norm1.running_var"].equal(float_weights["norm1.running_var"])
+    history = train(PRETRAINED).history
+    assert len(history) == 2 and history != train(PRETRAINED.but(train=QUICK.but(epochs=2))).history
+
+
+def test_pretraining_goes_on_where_it_stopped(tmp_path):
+    whole, checkpoint = train(PRETRAINED), tmp_path / "c.pt"
+    before = checkpoint.with_suffix(".float.pt")
+    state = Training(float_run(PRETRAINED))
+    state.epoch(tqdm(disable=True))
+    state.save(before)
+    assert train(PRETRAINED, checkpoint=checkpoint, max_minutes=0) is None
+    assert before.exists() and not checkpoint.exists()
+    pieces = train(PRETRAINED, checkpoint=checkpoint)
+    assert pieces.history == whole.history and pieces.test_accuracy == whole.test_accuracy
+    assert checkpoint.exists() and not before.exists()
 
 
 CHILD = """
