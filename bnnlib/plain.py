@@ -15,8 +15,8 @@ from torchvision import transforms
 from bnnlib.errors import UserError
 from bnnlib.layers import Image, QuantAct, QuantConv2d, QuantLinear
 from bnnlib.models import ARCHS, build
+from bnnlib.objective import LOSSES, make_optimizer
 from bnnlib.specs import RunSpec
-from bnnlib.train import LOSSES, make_optimizer
 
 
 def sign(x: Tensor) -> Tensor:

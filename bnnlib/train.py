@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -22,7 +21,8 @@ from bnnlib.execution import Execution
 from bnnlib.files import write_atomic
 from bnnlib.layers import QuantConv2d, QuantLinear
 from bnnlib.models import ARCHS, build
-from bnnlib.specs import RunSpec, TrainSpec
+from bnnlib.objective import LOSSES, bipolar_penalty, learning_rate, make_optimizer
+from bnnlib.specs import RunSpec
 
 
 @dataclass
@@ -47,44 +47,6 @@ class Outcome:
     data_checksum: str
     model: nn.Module
     execution: Execution
-
-
-def squared_hinge(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean over the batch of sum_c max(0, 1 - t_c y_c)^2, t = +1 for the label and -1 else; logits [N, C]."""
-    targets = 2 * F.one_hot(labels, logits.shape[1]) - 1
-    return F.relu(1 - targets * logits).square().sum(1).mean()
-
-
-LOSSES = {"squared_hinge": squared_hinge, "cross_entropy": F.cross_entropy}
-
-
-def bipolar_penalty(model: nn.Module) -> Tensor:
-    """Sum of 1 - w^2 over the latent weights of the binary layers (Tang et al., AAAI 2017); gradient -2 w."""
-    layers = [m for m in model if getattr(m, "weight_operand", None) == "binary"]
-    if not layers:
-        raise UserError("the bipolar regulariser needs a binary layer; set bipolar=0")
-    return sum((1 - m.weight.square()).sum() for m in layers)
-
-
-def learning_rate(spec: TrainSpec, step: int, steps_per_epoch: int) -> float:
-    """The rate of a step (counted from 0): a pure function, so that nothing of it has to be saved."""
-    epoch = step / steps_per_epoch
-    if epoch < spec.warmup:
-        return spec.lr * (step + 1) / (spec.warmup * steps_per_epoch + 1)
-    if spec.schedule == "step":
-        return spec.lr * spec.gamma ** sum(int(epoch) >= m for m in spec.milestones)
-    end = spec.schedule_epochs or spec.epochs
-    return spec.lr * 0.5 * (1 + math.cos(math.pi * (epoch - spec.warmup) / (end - spec.warmup)))
-
-
-def make_optimizer(spec: TrainSpec, model: nn.Module, fused: bool = True, graph: bool = False) -> torch.optim.Optimizer:
-    """The optimizer over all parameters, in torch's fused form; its rate a tensor where a graph has to read it anew."""
-    rate = torch.tensor(spec.lr, device=next(model.parameters()).device) if graph else spec.lr
-    common = {"lr": rate, "weight_decay": spec.weight_decay, "fused": fused or None}
-    if spec.optimizer == "sgd":
-        return torch.optim.SGD(model.parameters(), momentum=spec.momentum, **common)
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[spec.optimizer]
-    return kind(model.parameters(), capturable=graph, **common)
 
 
 @torch.no_grad()

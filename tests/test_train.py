@@ -15,11 +15,12 @@ import torch
 from tqdm import tqdm
 
 from bnnlib import UserError, build, data, studies
+from bnnlib.objective import LOSSES, bipolar_penalty, learning_rate, squared_hinge
 from bnnlib.paths import RESULTS
 from bnnlib.results import load_result, load_results, result_path, save_result
 from bnnlib.runner import train_anew, train_runs
 from bnnlib.specs import ModelSpec, RunSpec, TrainSpec
-from bnnlib.train import LOSSES, Training, bipolar_penalty, evaluate, float_run, learning_rate, squared_hinge, train
+from bnnlib.train import Training, evaluate, float_run, train
 
 BINARY = ModelSpec("lenet5", "bbbb", "bbb")
 HYBRID = ModelSpec("lenet5", "tb8f", "tb4")
