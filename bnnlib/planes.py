@@ -18,8 +18,8 @@ every plane is a product of its own, which is what is costed; in training the we
 once, which is the same number. The gradient of the input is that of the estimator (for dorefa: 1 within [0, 1]); scales
 are taken as constants.
 
-NOTE: HORQ's second plane depends on the patch, since K does. What is not a product - comparisons, the difference
-|x| - K - is not counted.
+NOTE: HORQ's second plane depends on the patch, since K does; that its scales are taken for every patch is recalled, not
+read (see HORQ in data/literature.csv). What is not a product - comparisons, the difference |x| - K - is not counted.
 """
 
 import torch
