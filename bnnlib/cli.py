@@ -128,6 +128,23 @@ def runs(study: str | None, missing: bool, as_json: bool) -> None:
             )
 
 
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print a list that a program may read.")
+@click.option("--readme", is_flag=True, help="Write the table of claims into README.md (for authors).")
+def claims(as_json: bool, readme: bool) -> None:
+    """Each claim of the paper, what was measured here, and whether it holds."""
+    from bnnlib import claims_text
+    from bnnlib.claims import judge
+
+    judged = judge()
+    if readme:
+        click.echo("README.md: " + ("new table" if claims_text.update_readme(judged) else "the table was up to date"))
+    elif as_json:
+        click.echo(json.dumps(json.loads(judged.to_json(orient="records")), indent=1, ensure_ascii=False))
+    else:
+        click.echo("\n".join(claims_text.lines(judged)))
+
+
 @cli.group("bench")
 def benchmarks() -> None:
     """Measure this machine; nothing of it runs in the tests."""
