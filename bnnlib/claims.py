@@ -123,7 +123,8 @@ def _cached_uj(spec: ModelSpec, changed: int) -> float:
     return energy_uj(spec)
 
 
-def _uj(dataset: str, network: str) -> float:
+def network_uj(dataset: str, network: str) -> float:
+    """Microjoules a classification of a network of this data set's studies, table ``icmla2020``."""
     return _cached_uj(_networks(dataset)[network], (paths.ENERGY / "icmla2020.csv").stat().st_mtime_ns)
 
 
@@ -167,7 +168,7 @@ def _measure(row: dict, candidate: str, load: Callable[[str, str, str], Seeds]) 
     """Measure a candidate, or None if a result is missing."""
     names, error = candidate.split(OPERATORS.get(row["kind"], " or ")), float(row["reading_error"])
     if row["kind"] in ("energy", "ratio"):
-        energies = [_uj(row["dataset"], name) for name in names]
+        energies = [network_uj(row["dataset"], name) for name in names]
         return Measured(candidate, energies[0] / energies[1] if len(names) > 1 else energies[0], error)
     seeds = load(row["dataset"], row["protocol"], row["kind"])
     sd, freedom = spread(seeds)
@@ -262,7 +263,7 @@ def ranking(dataset: str, protocol: str = "short", load: Callable = load_seeds) 
         gain = statistics.fmean(seeds[name]) - statistics.fmean(seeds["binary"])
         error = sd * math.sqrt(1 / len(seeds[name]) + 1 / len(seeds["binary"]))
         low = gain - stats.t.ppf(1 - 0.025 / len(names), freedom) * error
-        more = _uj(dataset, name) - _uj(dataset, "binary")
+        more = network_uj(dataset, name) - network_uj(dataset, "binary")
         rows[name] = [kind_of(name, dataset), len(seeds[name]), gain, low, more, gain / more, low > 0]
     columns = ["kind", "n", "gain", "low", "more_uj", "points_per_uj", "shown"]
     table = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("network")
@@ -277,8 +278,11 @@ def _judge_rank(row: dict, load: Callable[[str, str, str], Seeds]) -> dict:
     best, lead = table.index[0], table.iloc[0]
     if not lead["shown"]:
         return _answer(MISSES, "no gain over the binary network has been shown")
-    said = f"{best}, {lead['kind']}, gains {lead['gain']:.2f} points for {1000 * lead['more_uj']:.2g} nJ"
+    said = f"{best} gains {lead['gain']:.2f} points for {1000 * lead['more_uj']:.2g} nJ"
+    others = table[table["shown"] & (table["kind"] != lead["kind"])]
+    for name, other in others.iloc[:1].iterrows():
+        said += f"; the best other, {name} ({other['kind']}), {other['gain']:.2f} for {1000 * other['more_uj']:.2g} nJ"
     later = [name for name, other in table.iterrows() if other["points_per_uj"] > lead["points_per_uj"]]
-    said += f"; gain per energy higher, but not shown: {', '.join(later)}" if later else ""
+    said += f"; more for their energy, but not shown: {', '.join(later)}" if later else ""
     answer = _answer(HOLDS if lead["kind"] == row["paper_value"] else MISSES, said)
     return answer | {"measured": best, "ours": lead["kind"], "n": int(lead["n"])}

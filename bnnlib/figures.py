@@ -42,6 +42,7 @@ FAMILIES = {
     "HORQ": (GREY, "P"),
     "BC/BWN": (GREY, "X"),
     "XNOR-Net": (GREY, "*"),
+    "DoReFa": (GREY, "p"),
 }
 PAPER_FAMILIES = {"FP": "float", "Arch.": "width", "Tern.": "ternary", "First/Last": "first/last"}
 
