@@ -10,6 +10,7 @@ a marker of its own, for print in grey.
 
 import hashlib
 import io
+import itertools
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -91,7 +92,12 @@ def look(family: str) -> dict[str, str]:
 
 
 def label_points(
-    ax: Axes, x: Iterable[float], y: Iterable[float], labels: Iterable[str], avoid: Iterable[tuple[float, float]] = ()
+    ax: Axes,
+    x: Iterable[float],
+    y: Iterable[float],
+    labels: Iterable[str],
+    avoid: Iterable[tuple[float, float]] = (),
+    left: Iterable[str] = (),
 ) -> None:
     """Write a label beside each point, as near as it covers nothing, with a hair line to its point.
 
@@ -99,7 +105,9 @@ def label_points(
 
     Args:
         avoid: further points (x, y) that no label may cover.
+        left: labels that rather stand on the left of their point.
     """
+    leftward = set(left)
     ax.figure.canvas.draw()  # constrained layout settles the transforms
     point = 72 / ax.figure.dpi  # of a pixel; a picture is saved with other pixels, but the same points
     height = 1.25 * 8.5 / point  # of a line of text, in pixels
@@ -107,10 +115,10 @@ def label_points(
     marks = ax.transData.transform([*own, *avoid])
     placed = [(px - 6, px + 6, py) for px, py in marks]
     frame = ax.bbox
-    places = [(side, step) for step in range(int(frame.height)) for side in (1, -1)]
     for (px, py), label in sorted(zip(marks[: len(own)], labels, strict=True), key=lambda p: -p[0][1]):
         width = 0.55 * height * len(label)
-        for side, step in places:
+        sides = (-1, 1) if label in leftward else (1, -1)
+        for step, side in itertools.product(range(int(frame.height)), sides):
             middle = py + (step // 2 if step % 2 else -(step // 2))
             left, right = sorted((px + side * 14, px + side * (14 + width)))
             covers = any(left < r and right > a and abs(middle - m) < height for a, r, m in placed)
