@@ -85,7 +85,9 @@ def panel(ax: Axes, theirs: pd.DataFrame, mine: pd.DataFrame) -> None:
         color, marker = figures.FAMILIES[point["family"]]
         bar = None if pd.isna(point["sd"]) else point["sd"]
         look = {"color": color, "marker": marker, "ms": 12 if marker == "*" else 8, "mec": "white", "mew": 0.6}
-        ax.errorbar(point["energy_uj"], point["mean"], yerr=bar, capsize=2, lw=1.1, zorder=4, **look)
+        ax.errorbar(
+            point["energy_uj"], point["mean"], yerr=bar, capsize=2, lw=1.1, zorder=4 + (color != figures.GREY), **look
+        )
     named = theirs[[not (own and has_run) for own, has_run in zip(theirs["own"], trained, strict=True)]]
     spots = [*zip(mine["energy_uj"], mine["mean"], strict=True), *named[["energy_uj", "accuracy"]].to_numpy()]
     texts = [f"{name} ({n})" for name, n in mine["n"].items()]
