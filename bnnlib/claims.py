@@ -270,6 +270,10 @@ def ranking(dataset: str, protocol: str = "short", load: Callable = load_seeds) 
     return table.sort_values(["shown", "points_per_uj"], ascending=False)
 
 
+def _nj(uj: float) -> str:
+    return f"{1000 * uj:.2g} nJ" if uj < 0.01 else f"{1000 * uj:,.0f} nJ"
+
+
 def _judge_rank(row: dict, load: Callable[[str, str, str], Seeds]) -> dict:
     """Who leads the ranking; it needs a network of every family, else the winner would be who was trained first."""
     table = ranking(row["dataset"], row["protocol"], load)
@@ -278,10 +282,10 @@ def _judge_rank(row: dict, load: Callable[[str, str, str], Seeds]) -> dict:
     best, lead = table.index[0], table.iloc[0]
     if not lead["shown"]:
         return _answer(MISSES, "no gain over the binary network has been shown")
-    said = f"{best} gains {lead['gain']:.2f} points for {1000 * lead['more_uj']:.2g} nJ"
+    said = f"{best} gains {lead['gain']:.2f} points for {_nj(lead['more_uj'])}"
     others = table[table["shown"] & (table["kind"] != lead["kind"])]
     for name, other in others.iloc[:1].iterrows():
-        said += f"; the best other, {name} ({other['kind']}), {other['gain']:.2f} for {1000 * other['more_uj']:.2g} nJ"
+        said += f"; the best other, {name} ({other['kind']}), {other['gain']:.2f} for {_nj(other['more_uj'])}"
     later = [name for name, other in table.iterrows() if other["points_per_uj"] > lead["points_per_uj"]]
     said += f"; more for their energy, but not shown: {', '.join(later)}" if later else ""
     answer = _answer(HOLDS if lead["kind"] == row["paper_value"] else MISSES, said)
