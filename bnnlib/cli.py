@@ -26,10 +26,10 @@ def cli() -> None:
 @click.argument("arch")
 @click.option("--weights", help="One operand code a layer: b binary, t ternary, 2..9 and h (16) bits, f float.")
 @click.option("--acts", help="One operand code a hidden activation.")
-@click.option("--width", default=1, show_default=True, help="Factor on the channels of the convolutions.")
+@click.option("--width", type=float, default=1, show_default=True, help="Factor on the channels of the convolutions.")
 @click.option("--table", default="icmla2020", show_default=True, help="Energy table, a file of data/energy.")
 @click.option("--json", "as_json", is_flag=True, help="Print an object that a program may read.")
-def cost(arch: str, weights: str | None, acts: str | None, width: int, table: str, as_json: bool) -> None:
+def cost(arch: str, weights: str | None, acts: str | None, width: float, table: str, as_json: bool) -> None:
     """Energy of one classification of ARCH (lenet5, vggnet7), layer by layer; all binary unless told."""
     from bnnlib.energy import energy_fj, load_table, profile
 
@@ -143,6 +143,24 @@ def claims(as_json: bool, readme: bool) -> None:
         click.echo(json.dumps(json.loads(judged.to_json(orient="records")), indent=1, ensure_ascii=False))
     else:
         click.echo("\n".join(claims_text.lines(judged)))
+
+
+@cli.command()
+@click.argument("arch")
+@click.option("--budget-uj", type=float, required=True, help="Microjoules a classification that may be spent.")
+@click.option("--study", help="The study whose results are used; default the capacity study of ARCH.")
+@click.option("--protocol", default="short", show_default=True, help="The protocol of these results.")
+@click.option("--table", default="icmla2020", show_default=True, help="Energy table, a file of data/energy.")
+@click.option("--by", type=click.Choice(["validation", "test"]), default="validation", show_default=True)
+@click.option("--confidence", default=0.95, show_default=True, help="Of the interval that has to be clear of zero.")
+@click.option("--together", is_flag=True, help="Let the confidence hold for all compared networks at once.")
+@click.option("--json", "as_json", is_flag=True, help="Print an object that a program may read.")
+def recommend(arch: str, as_json: bool, **options: object) -> None:
+    """The network for an energy budget: steps of most accuracy a microjoule from the all-binary ARCH, as measured."""
+    from bnnlib import recipe
+
+    found = recipe.recommend(arch, **options)
+    click.echo(json.dumps(found.as_dict(), indent=1) if as_json else "\n".join(recipe.report(found)))
 
 
 @cli.group("bench")

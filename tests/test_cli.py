@@ -104,7 +104,7 @@ MISTAKES = {
     "no codes": (["cost", "lenet5", "--weights", ""], "has 0 codes; lenet5 needs 4"),
     "unknown architecture": (["cost", "resnet"], "'resnet' is unknown; use one of 'lenet5', 'vggnet7'"),
     "zero width": (["cost", "lenet5", "--width", "0"], "width 0"),
-    "width that is no number": (["cost", "lenet5", "--width", "two"], "'two' is not a valid integer"),
+    "width that is no number": (["cost", "lenet5", "--width", "two"], "'two' is not a valid float"),
     "unknown table": (["cost", "lenet5", "--table", "intel4"], "intel4"),
     "unknown study": (["train", "imagenet"], "'imagenet' is unknown; use one of lenet-mnist"),
     "unknown network": (["train", "lenet-mnist", "--name", "L9T"], "no run of name 'L9T'"),
