@@ -16,6 +16,11 @@ from bnnlib.errors import UserError
 
 ACCURACIES = {"validation": "val_accuracy", "test": "test_accuracy"}
 BASELINES = {"tuning-mnist": "lenet-mnist", "tuning-cifar10": "vggnet-cifar10"}
+DECISIONS = {
+    "CBAP": "layer order", "identity": "estimator", "bireal": "estimator", "swish": "estimator",
+    "SGD": "optimizer, loss", "hinge": "optimizer, loss", "no-clip": "latent weights", "bipolar": "latent weights",
+    "PTRELU": "start", "binary-image": "image",
+}  # fmt: skip
 NO_SPREAD, BETTER, WORSE, NOISE, NOT_RUN = "n = 1, no spread", "better", "worse", "within the noise", "not yet run"
 
 
@@ -83,13 +88,19 @@ def against(
     return pd.DataFrame.from_dict(rows, orient="index", columns=["n", "gain", "low", "high", "verdict"])
 
 
+def decision(network: str) -> str:
+    """The decision that a network of a tuning study is about, for example ``latent weights`` of ``bipolar-1e-5``."""
+    return DECISIONS.get(network) or DECISIONS[network.split("-")[0]]
+
+
 def decisions(study: str = "tuning-mnist", protocol: str = "short", table: Table | str = "icmla2020") -> pd.DataFrame:
     """Every network of a tuning study against the all-binary network it differs from in one decision.
 
     Returns:
-        A row a network of the study, trained or not: the columns of ``against`` for the validation images,
-        ``validation`` and ``test`` as ``spread`` writes them, ``extra_uj`` (energy above the baseline's) and
-        ``command``, which makes it. The first row, ``binary``, is the baseline.
+        A row a network of the study, trained or not: its ``decision``, the columns of ``against`` for the validation
+        images, ``validation`` and ``test`` as ``spread`` writes them, ``extra_uj`` (energy above the baseline's) and
+        ``command``, which makes it. The first row, ``binary``, is the baseline; then decision
+        by decision, in the order of ``DECISIONS``.
 
     Raises:
         UserError: the study has no baseline, or the baseline no result.
@@ -107,11 +118,13 @@ def decisions(study: str = "tuning-mnist", protocol: str = "short", table: Table
         raise UserError(f"{base.study} has no result of {base.name}; make one: {results.train_command(base)}")
     networks = ["binary", *models]
     rows = against({name: seeds["validation"].get(name, ()) for name in networks}, seeds["validation"]["binary"])
-    rows.loc["binary", "verdict"] = "baseline"
+    rows.loc["binary", ["gain", "low", "high", "verdict"]] = [float("nan")] * 3 + ["baseline"]
+    rows.insert(0, "decision", ["", *(decision(name) for name in models)])
     for accuracy, values in seeds.items():
         rows[accuracy] = [spread(values.get(name, ())) for name in networks]
     rows["extra_uj"] = [
         energy_uj(model, table) - energy_uj(base.model, table) for model in [base.model, *models.values()]
     ]
     rows["command"] = [f"bnn train {base.study if n == 'binary' else study} --name {n}-{protocol}" for n in networks]
-    return rows
+    order = ["", *dict.fromkeys(DECISIONS.values())]
+    return rows.sort_values("decision", key=lambda column: column.map(order.index), kind="stable")

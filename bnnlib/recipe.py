@@ -43,11 +43,11 @@ def measured(study: str, protocol: str = "short", table: str = "icmla2020") -> d
 def _others(study: str, protocol: str) -> str:
     """The protocols that have results, for an error."""
     others = [
-        f"--protocol {name}" + " has results of reduced networks" * (one.width < 1)
+        f"; --protocol {name} has results" + " of reduced networks" * (one.width < 1)
         for name, one in studies.get_study(study).protocols.items()
         if name != protocol and any(path.name.startswith(f"{START}-") for path in results.result_files(study, name))
     ]
-    return f"; there are results of {', '.join(o for o in others)}" if others else ""
+    return "".join(others)
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Recommendation:
         fits = (self.steps[-1].candidates["verdict"] != OVER).any()
         if not fits:
             return f"no measured network that costs more than {self.network} fits the budget"
-        return f"no network that fits the budget is shown to gain over {self.network}, or none that is not dominated"
+        return f"of what fits the budget, nothing undominated is shown to gain over {self.network}"
 
     def commands(self, name: str) -> dict[str, str]:
         """The ``bnn`` commands that cost and train a network."""

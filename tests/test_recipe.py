@@ -76,12 +76,15 @@ def test_decisions_cope_with_no_result_and_with_some(monkeypatch, tmp_path):
         put("tuning-mnist", "CBAP", seed, accuracy - 1)
     put("tuning-mnist", "SGD", 0, 99.0)
     rows = evidence.decisions("tuning-mnist")
-    assert list(rows.index) == ["binary", *studies.get_study("tuning-mnist").networks]
+    assert rows.index[0] == "binary" and set(rows.index[1:]) == set(studies.get_study("tuning-mnist").networks)
+    assert list(rows["decision"].drop_duplicates()) == ["", *dict.fromkeys(evidence.DECISIONS.values())]
+    assert (rows["decision"] != rows["decision"].shift()).sum() == rows["decision"].nunique(), "a group is torn apart"
     verdicts = rows["verdict"]
     assert verdicts["CBAP"] == evidence.WORSE and verdicts["SGD"] == evidence.NO_SPREAD
     assert verdicts["swish"] == evidence.NOT_RUN and rows.loc["swish", "validation"] == evidence.NOT_RUN
     assert rows.loc["CBAP", "validation"] == "98.25 ± 0.07 (2)"
     assert rows.loc["binary-image", "extra_uj"] < 0 == rows.loc["CBAP", "extra_uj"]
+    assert rows.loc["bipolar-1e-5", "decision"] == rows.loc["no-clip", "decision"] == "latent weights"
     assert rows.loc["swish", "command"] == "bnn train tuning-mnist --name swish-short"
 
 
