@@ -20,6 +20,7 @@ from bnnlib.paths import RESULTS
 from bnnlib.results import load_result, load_results, result_path, save_result
 from bnnlib.runner import train_anew, train_runs
 from bnnlib.specs import ModelSpec, RunSpec, TrainSpec
+from bnnlib.studies import STUDIES
 from bnnlib.train import Training, evaluate, float_run, train
 
 BINARY = ModelSpec("lenet5", "bbbb", "bbb")
@@ -277,7 +278,7 @@ def test_time_is_shared_by_the_runs(monkeypatch):
 
 def test_committed_results_belong_to_their_specs(monkeypatch):
     monkeypatch.delenv("BNN_RESULTS")
-    total = sum(len(load_results(study)) for study in ("lenet-mnist", "vggnet-cifar10"))
+    total = sum(len(load_results(study)) for study in STUDIES)
     assert total == len(list(RESULTS.rglob("*.json"))) > 0
 
 

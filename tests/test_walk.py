@@ -1,5 +1,6 @@
 """The walk of the recipe on made-up networks: what it may never do, and an oracle that tries every candidate."""
 
+import math
 from itertools import pairwise
 from statistics import fmean
 
@@ -98,10 +99,12 @@ def oracle(networks, budget):
     path = [START]
     while True:
         now = path[-1]
+        gain = {name: mean(networks, name) - mean(networks, now) for name in front}
+        extra = {name: energy[name] - energy[now] for name in front}
         steps = {
-            name: ((mean(networks, name) - mean(networks, now)) / (energy[name] - energy[now]), mean(networks, name))
+            name: (gain[name] / extra[name] if extra[name] else math.inf, gain[name])
             for name in front
-            if energy[now] < energy[name] <= budget and shown(networks, name, now)
+            if extra[name] >= 0 and energy[name] <= budget and shown(networks, name, now)
         }
         if not steps:
             return path
