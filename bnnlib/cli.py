@@ -7,6 +7,7 @@ import click
 
 import bnnlib
 from bnnlib import paths, studies
+from bnnlib.cli_hardware import hardware
 from bnnlib.errors import UserError
 from bnnlib.specs import DATASETS, LAYERS, ModelSpec
 
@@ -259,6 +260,9 @@ def refresh(names: tuple[str, ...]) -> None:
     from bnnlib.refresh import refresh as execute_in_place
 
     _finish(execute_in_place(names or None))
+
+
+cli.add_command(hardware)
 
 
 def _pair(text: str) -> tuple[str, str]:
