@@ -63,12 +63,16 @@ def characterize(
 
     todo = flow.units(flow.parse_pairs(pairs), flow.parse_lengths(lengths))
     if not todo:
-        raise UserError(f"lengths {lengths} are too long for {pairs}; the law of the table reaches beyond what is synthesised")
+        raise UserError(
+            f"lengths {lengths} are too long for {pairs}; the table's law reaches beyond what is synthesised"
+        )
     cells = catalogue.load(library, liberty)
     path = paths.ENERGY / f"{library}.csv"
     if check and not path.is_file():
         raise UserError(f"there is no {path} to compare with; leave out --check to make it")
-    command = shlex.join(["bnn", "hardware", "characterize", "--library", library, "--pairs", pairs, "--lengths", lengths])
+    command = shlex.join(
+        ["bnn", "hardware", "characterize", "--library", library, "--pairs", pairs, "--lengths", lengths]
+    )
     made = flow.table(todo, cells, command)
     if not check:
         write_atomic(output or path, made.to_csv(index=False, lineterminator="\n"))
@@ -81,3 +85,29 @@ def characterize(
         raise UserError(f"{path} has no row of these pairs and lengths")
     if any(abs(share) > flow.TOLERANCE for _, share in compared):
         sys.exit(1)
+
+
+@hardware.command()
+@_library_options
+def options(library: str, liberty: tuple[Path, ...]) -> None:
+    """What the tables leave out, as factors: wires, glitches, clock tree, registers (data/energy/options.csv)."""
+    from bnnlib.hardware import catalogue
+    from bnnlib.hardware import options as flow
+
+    _write_side_table("options", flow.table, catalogue.load(library, liberty))
+
+
+@hardware.command()
+@_library_options
+def activity(library: str, liberty: tuple[Path, ...]) -> None:
+    """Energy over zeros and changes of the operands (data/energy/activity.csv)."""
+    from bnnlib.hardware import activity as flow
+    from bnnlib.hardware import catalogue
+
+    _write_side_table("activity", flow.table, catalogue.load(library, liberty))
+
+
+def _write_side_table(name: str, make, cells) -> None:
+    made = make(cells, f"bnn hardware {name} --library {cells.name}")
+    path = write_atomic(paths.ENERGY / f"{name}.csv", made.to_csv(index=False, lineterminator="\n"))
+    click.echo(f"{len(made)} rows, every sum checked: {path}")

@@ -55,8 +55,9 @@ class Table:
     def cost(self, act: str, weight: str, vector_length: int, column: str = "energy_fj") -> float:
         """Femtojoules of one MAC within a dot product of ``vector_length``.
 
-        Between two vector lengths of the table it is interpolated linearly in the logarithm of the length; outside it
-        is constant.
+        Between two vector lengths of the table it is interpolated linearly in the logarithm of the length, outside it
+        is constant. Synthesised rows are interpolated, and continued beyond, linearly in 1 / length: what a unit has
+        once is shared by all products (``hardware.law``).
 
         Args:
             column: ``energy_fj``, or the bounds ``low_fj`` and ``high_fj``.
@@ -71,8 +72,15 @@ class Table:
                 f"table {self.name!r} has no energy for activation {act} x weight {weight}; "
                 + (f"tables that have it: {', '.join(others)}" if others else "no table in data/energy has it")
             )
-        lengths = rows["vector_length"].fillna(1).to_numpy()  # empty: any length
-        return float(np.interp(np.log2(vector_length), np.log2(lengths), rows[column].to_numpy()))
+        lengths, values = rows["vector_length"].fillna(1).to_numpy(), rows[column].to_numpy()  # empty: any length
+        if len(rows) > 1 and rows["how"].eq("synthesised").all():
+            k = np.clip(
+                np.searchsorted(lengths, vector_length), 1, len(rows) - 1
+            )  # the two points around it, or at the end
+            x = 1 / lengths[k - 1 : k + 1]
+            share = (1 / vector_length - x[0]) / (x[1] - x[0])
+            return float(values[k - 1] + share * (values[k] - values[k - 1]))
+        return float(np.interp(np.log2(vector_length), np.log2(lengths), values))
 
 
 def _class(operand: str) -> str:
@@ -112,7 +120,7 @@ def _load_table(path: Path, changed: int) -> Table:  # a table that was edited i
 def _read(path: Path, columns: list[str]) -> pd.DataFrame:
     """A table whose every row has an energy between its bounds, says how it was obtained, and from what source."""
     rows = pd.read_csv(path)
-    if list(rows.columns) != columns:
+    if list(rows.columns)[: len(columns)] != columns:  # more may follow
         raise UserError(f"{path} has the columns {', '.join(rows.columns)}; it needs {', '.join(columns)}")
     energy, low, high = [column for column in columns if column.endswith(("_fj", "_pj"))]
     numbers = rows[[energy, low, high]].apply(pd.to_numeric, errors="coerce")
@@ -130,26 +138,40 @@ def _refuse(path: Path, rows: pd.DataFrame, wrong: pd.Series, what: str) -> None
         raise UserError(f"{path} line {row + 2} ({start}): {what}; mend it, or restore it with git checkout")
 
 
-def energy_fj(rows: pd.DataFrame, table: Table | str = "icmla2020", column: str = "energy_fj") -> pd.Series:
+def energy_fj(
+    rows: pd.DataFrame, table: Table | str = "icmla2020", column: str = "energy_fj", activity: str = "table"
+) -> pd.Series:
     """Femtojoules a layer for one classification, a row for every row of a profile.
 
     Args:
         rows: what ``profile`` gave.
         table: a table or its name.
         column: ``energy_fj``, or the bounds ``low_fj`` and ``high_fj``.
+        activity: ``table``: operands as busy as the table assumes; ``measured``: as ``hardware.activity.measure`` found
+            them in a pass over images, for synthesised tables.
 
     Raises:
-        UserError: the table is unknown, or lacks an operand pair.
+        UserError: the table is unknown, lacks an operand pair, or cannot be adapted to a measured activity.
     """
     table = load_table(table) if isinstance(table, str) else table
     pairs = zip(rows["act"], rows["weight"], rows["vector_length"], strict=True)
-    costs = [table.cost(*pair, column) for pair in pairs]
-    return pd.Series(rows["macs"].to_numpy() * np.array(costs, dtype=float), rows.index, name=column)
+    costs = np.array([table.cost(*pair, column) for pair in pairs], dtype=float)
+    if activity == "measured":
+        from bnnlib.hardware.activity import factors  # it profiles networks, as this does
+
+        if not table.rows["how"].eq("synthesised").all():
+            raise UserError(f"table {table.name!r} says nothing of activity; use a synthesised one, such as osu018")
+        costs *= factors(rows)
+    elif activity != "table":
+        raise UserError(f"activity {activity!r} is unknown; use table or measured")
+    return pd.Series(rows["macs"].to_numpy() * costs, rows.index, name=column)
 
 
-def energy_uj(network: nn.Module | ModelSpec | pd.DataFrame, table: Table | str = "icmla2020") -> float:
+def energy_uj(
+    network: nn.Module | ModelSpec | pd.DataFrame, table: Table | str = "icmla2020", activity: str = "table"
+) -> float:
     """Microjoules of the multiply-accumulates of one classification, of a model, a spec or a profile."""
-    return float(energy_fj(_rows(network), table).sum() * UJ_PER_FJ)
+    return float(energy_fj(_rows(network), table, activity=activity).sum() * UJ_PER_FJ)
 
 
 def _rows(network: nn.Module | ModelSpec | pd.DataFrame) -> pd.DataFrame:

@@ -53,7 +53,7 @@ def profile(model: nn.Module | ModelSpec) -> pd.DataFrame:
     device = next(iter(model.parameters())).device
     generator = torch.Generator().manual_seed(0)
     image = torch.randint(0, 256, (1, *images[0].shape), dtype=torch.uint8, generator=generator, device="cpu")
-    with _eval_mode(model), _Recorder(model) as recorder, torch.no_grad():
+    with eval_mode(model), Recorder(model) as recorder, torch.no_grad():
         model(image.to(device))
     return pd.DataFrame(recorder.rows, columns=COLUMNS)
 
@@ -66,7 +66,7 @@ def _profile_spec(spec: ModelSpec) -> pd.DataFrame:
 
 
 @contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
+def eval_mode(model: nn.Module) -> Iterator[None]:
     """Every module in eval mode (nothing running is updated), and back to the mode that each had."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -77,7 +77,7 @@ def _eval_mode(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-class _Recorder(TorchFunctionMode):
+class Recorder(TorchFunctionMode):
     """Notes every product of a forward pass, the layer it is in, and the operand that was declared last before it."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -87,7 +87,7 @@ class _Recorder(TorchFunctionMode):
         self.act = "float"
         self.names = {module: name for name, module in model.named_modules()}
 
-    def __enter__(self) -> "_Recorder":
+    def __enter__(self) -> "Recorder":
         self.hooks = []
         for module in self.names:
             if hasattr(module, "weight_operand"):

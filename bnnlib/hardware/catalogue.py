@@ -39,7 +39,7 @@ def find(name: str) -> tuple[Path, ...]:
     """
     known = catalogue()
     if name not in known.index:
-        raise UserError(f"library {name!r} is unknown; use one of {', '.join(known.index)}, or name its files with --liberty")
+        raise UserError(f"library {name!r} is unknown; use {', '.join(known.index)}, or name its files with --liberty")
     files = known.loc[name, "files"].split(";")
     for place in (folder(name), DEBIAN):
         for suffix in ("", ".gz"):

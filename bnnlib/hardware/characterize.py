@@ -20,10 +20,9 @@ PAIRS = ("bxb", "txb", "bxt", "txt", "2x2", "4x4", "8x8", "hxh", "8xb", "8xt", "
 LENGTHS = (16, 25, 64, 256, 1024, 4608)  # LeNet5's first layer has 25, VGGNet7's widest 4,608
 MOST_BITS = 42_000  # product bits of a unit that "all" goes to; the law reaches beyond
 SEEDS, CYCLES, STREAMS = 3, 10, 256
-MORE = [
-    "seeds", "area_um2", "leakage_nw", "delay_ps", "switching_fj", "internal_fj", "clock_fj", "leakage_fj", "wire_fj",
-    "operands_fj", "products_fj", "tree_fj", "accumulator_fj", "date", "command",
-]  # fmt: skip
+CAUSES = ("switching", "internal", "clock", "leakage", "wire")  # wire is a part of the first and the third
+PARTS = ("operands", "products", "tree", "accumulator")
+MORE = ["seeds", "area_um2", "leakage_nw", "delay_ps", *(f"{name}_fj" for name in (*CAUSES, *PARTS)), "date", "command"]
 TOLERANCE = 0.03
 
 
@@ -85,8 +84,8 @@ def row(unit: Unit, library: Library, command: str) -> dict:
         "area_um2": mapped.area,
         "leakage_nw": mapped.leakage_nw,
         "delay_ps": times.critical_ps,
-        **{f"{name}_fj": mean([getattr(e, name) for e in found]) for name in ("switching", "internal", "clock", "leakage", "wire")},
-        **{f"{name}_fj": mean([e.parts[name] for e in found]) for name in ("operands", "products", "tree", "accumulator")},
+        **{f"{name}_fj": mean([getattr(e, name) for e in found]) for name in CAUSES},
+        **{f"{name}_fj": mean([e.parts[name] for e in found]) for name in PARTS},
     }
     return {
         "activation": unit.act.name, "weight": unit.weight.name, "vector_length": unit.length,

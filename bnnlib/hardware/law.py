@@ -1,7 +1,7 @@
 """Energy a MAC over the vector length N: a + b log2(N)/N + c/N, fitted to the rows of a table.
 
-a is what a product and its share of an endless tree cost; what a unit has once (the accumulator, the last carries, as many
-as the sum has bits) is shared by N products.
+a is what a product and its share of an endless tree cost; what a unit has once (the accumulator, the last carries, as
+many as the sum has bits) is shared by N products.
 """
 
 import numpy as np
@@ -15,8 +15,8 @@ def fit(rows: pd.DataFrame) -> pd.DataFrame:
         rows: ``activation``, ``weight``, ``vector_length``, ``energy_fj``.
 
     Returns:
-        A row a pair: ``a``, ``b``, ``c`` in fJ, and ``worst``, the largest deviation as a share of the energy. With fewer
-        than four lengths ``b`` is 0, with one ``c`` too.
+        A row a pair: ``a``, ``b``, ``c`` in fJ, and ``worst``, the largest deviation as a share of the energy. With
+        fewer than four lengths ``b`` is 0, with one ``c`` too.
     """
     found = {}
     for pair, own in rows.groupby(["activation", "weight"], sort=False):

@@ -1,7 +1,8 @@
 """Cell libraries in the Liberty format: what a cell computes, its capacitances, and its power and delay tables.
 
-A reader of its own, since the parser on PyPI (liberty-parser) is under the GPL: the format is groups ``name (args) {…}``,
-attributes ``name : value ;`` and lists ``name (…) ;``, and files are careless about semicolons, quotes and line ends.
+A reader of its own, since the parser on PyPI (liberty-parser) is under the GPL: the format is groups
+``name (args) {…}``, attributes ``name : value ;`` and lists ``name (…) ;``, and files are careless about semicolons,
+quotes and line ends.
 Reference: Synopsys, "Liberty User Guide".
 
 Units here: fF, V, ps, fJ (internal power tables are in capacitance times voltage squared), nW.
@@ -294,9 +295,10 @@ def _cell(group: Group, templates: dict[str, Group], units: dict[str, float]) ->
         delay += _arcs(name, times, ("cell_rise", "cell_fall"), inputs, templates, units, "ps")
         transition += _arcs(name, times, ("rise_transition", "fall_transition"), inputs, templates, units, "ps")
     capacitance = {name: float(pins[name].values["capacitance"]) * units["fF"] for name in inputs}
+    area, leakage_nw = float(group.values.get("area", 0)), _leakage(group) * units["nW"]
     return Cell(
-        group.args.strip('" '), float(group.values.get("area", 0)), _leakage(group) * units["nW"], inputs, tuple(outputs),
-        capacitance, functions, state, ties, tuple(internal), tuple(delay), tuple(transition),
+        group.args.strip('" '), area, leakage_nw, inputs, tuple(outputs), capacitance, functions, state, ties,
+        tuple(internal), tuple(delay), tuple(transition),
     )  # fmt: skip
 
 

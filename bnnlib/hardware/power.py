@@ -16,7 +16,8 @@ import numpy as np
 from bnnlib.hardware.liberty import Arc, Cell
 from bnnlib.hardware.netlist import PARTS, Netlist
 
-WIRE_FF_UM = 0.2  # capacitance of a wire, fF/um: of any node within a third (R. Ho et al., Proc. IEEE 89, 2001, doi 10.1109/5.920580)
+# fF/um of a wire, about the same in all nodes (R. Ho, K. Mai, M. Horowitz, Proc. IEEE 89, 2001, doi 10.1109/5.920580)
+WIRE_FF_UM = 0.2
 UTILIZATION = 0.7  # share of the chip's area that cells take
 
 

@@ -1,8 +1,8 @@
 """yosys maps a unit to the cells of a library.
 
-Each small module (product, full adder, half adder, register) is mapped by itself and the unit is flattened afterwards, so
-that the tree stays as it was written and the mapping of wide adders takes seconds. Full and half adders are one cell where
-the library has one. Gates are mapped for area, to the smallest cell of each function.
+Each small module (product, full adder, half adder, register) is mapped by itself and the unit is flattened afterwards,
+so that the tree stays as it was written and the mapping of wide adders takes seconds. Full and half adders are one cell
+where the library has one. Gates are mapped for area, to the smallest cell of each function.
 """
 
 import json
@@ -158,6 +158,7 @@ def _adder(library: Library, n: int, total: int, carry: int) -> tuple[Cell, tupl
 def _module(name: str, inputs: tuple[str, ...], cell: Cell, s: tuple, c: tuple) -> str:
     pins = ", ".join(f".{pin}({wire})" for pin, wire in zip(cell.inputs, inputs, strict=True))
     return (
-        f"module {name}(input {', '.join(inputs)}, output s, co); wire x, y; {cell.name} u({pins}, .{s[0]}(x), .{c[0]}(y)); "
+        f"module {name}(input {', '.join(inputs)}, output s, co); wire x, y; "
+        f"{cell.name} u({pins}, .{s[0]}(x), .{c[0]}(y)); "
         f"assign s = {'~' * s[1]}x, co = {'~' * c[1]}y; endmodule\n"
     )

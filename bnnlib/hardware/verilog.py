@@ -1,8 +1,8 @@
 """A dot-product unit as structural Verilog: N products a cycle, summed by a compressor tree into an accumulator.
 
-- Products. Two binary operands: XNOR. A ternary one: XNOR of the signs, gated by non-zero, as two bits that count +1 and
-  not -1. Fixed by binary or ternary: conditional negation, one's complement and a carry. Fixed by fixed: the array of AND
-  gates of Baugh and Wooley (IEEE Trans. Computers C-22, 1973, doi 10.1109/T-C.1973.223648), no Booth coding.
+- Products. Two binary operands: XNOR. A ternary one: XNOR of the signs, gated by non-zero, as two bits that count +1
+  and not -1. Fixed by binary or ternary: conditional negation, one's complement and a carry. Fixed by fixed: the array
+  of AND gates of Baugh and Wooley (IEEE Trans. Computers C-22, 1973, doi 10.1109/T-C.1973.223648), no Booth coding.
 - Tree. The bits of all products together: full adders take any three bits of one weight until two are left (Wallace,
   IEEE Trans. El. Computers EC-13, 1964, doi 10.1109/PGEC.1964.263830), a ripple carry adds these.
 - Accumulator. A ripple-carry adder and a register, GUARD bits wider than one sum.

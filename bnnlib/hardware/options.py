@@ -1,0 +1,83 @@
+"""What the tables leave out or assume, as factors on the energy: wires, glitches, clock, registers, held weights."""
+
+import datetime
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from bnnlib.hardware import netlist, power, simulate, synthesis
+from bnnlib.hardware.characterize import parse_pairs
+from bnnlib.hardware.glitch import glitches
+from bnnlib.hardware.liberty import Library
+from bnnlib.hardware.verilog import Unit
+
+PAIRS, LENGTH = "bxb,txb,txt,4x4,8x8,8xb", 64
+CYCLES, STREAMS = 10, 256
+SINKS = 16  # registers behind one buffer of the clock
+COLUMNS = [
+    "library", "activation", "weight", "vector_length", "option", "energy_fj", "low_fj", "high_fj", "factor",
+    "how", "source", "note", "date", "command",
+]  # fmt: skip
+
+
+def _bare(unit: Unit, library: Library, registers: bool = False, held: bool = False, wire: bool = True) -> float:
+    unit = Unit(unit.act, unit.weight, unit.length, registers)
+    mapped = netlist.from_json(synthesis.synthesise(unit, library), library)
+    given = simulate.stimulus(unit, CYCLES, STREAMS, 0, fresh=(1.0, 0.0 if held else 1.0))
+    return power.energy(mapped, simulate.run(unit, mapped, given), power.timing(mapped, wire)).total
+
+
+def _glitching(unit: Unit, library: Library, reject: float) -> float:
+    mapped = netlist.from_json(synthesis.synthesise(unit, library), library)
+    times, given = power.timing(mapped), simulate.stimulus(unit, CYCLES, STREAMS, 0)
+    return power.energy(mapped, glitches(unit, mapped, given, times, reject), times).total
+
+
+def _clock_tree(unit: Unit, library: Library) -> float:
+    """With a tree of the library's smallest buffers, each in front of SINKS registers or buffers, over all levels."""
+    mapped = netlist.from_json(synthesis.synthesise(unit, library), library)
+    given = simulate.stimulus(unit, CYCLES, STREAMS, 0)
+    bare = power.energy(mapped, simulate.run(unit, mapped, given), power.timing(mapped))
+    buffer = library.smallest(1, 0b10)
+    registers = sum(n for name, n in mapped.counts().items() if library.cells[name].state)
+    clock_pin = max(c.capacitance[c.state[0]] for c in mapped.cells if c.state)
+    load, slew = np.array(SINKS * clock_pin), np.array(library.slew_ps)
+    own = np.mean([arc.at(slew, load) for arc in buffer.internal if arc.pin == buffer.outputs[0]])
+    edge = 0.5 * library.voltage**2 * buffer.capacitance[buffer.inputs[0]] + own
+    buffers = level = -(-registers // SINKS)
+    while level > 1:
+        level = -(-level // SINKS)
+        buffers += level
+    return bare.total + 2 * buffers * float(edge)
+
+
+OPTIONS: dict[str, tuple[str, Callable[[Unit, Library], float]]] = {
+    "base": ("as in the table", _bare),
+    "no wires": ("pins' capacitances alone", lambda u, lib: _bare(u, lib, wire=False)),
+    "weights held": ("the weights stay, the activations change", lambda u, lib: _bare(u, lib, held=True)),
+    "operand registers": ("both operands behind flip-flops, clocked every cycle", lambda u, lib: _bare(u, lib, True)),
+    "registers, weights held": ("both; the weights' registers are clocked", lambda u, lib: _bare(u, lib, True, True)),
+    "glitches": ("gates swallow pulses shorter than their delay", lambda u, lib: _glitching(u, lib, 1.0)),
+    "glitches, half": ("gates swallow pulses shorter than half their delay", lambda u, lib: _glitching(u, lib, 0.5)),
+    "clock tree": (f"a buffer of the clock for every {SINKS} registers, and for every {SINKS} buffers", _clock_tree),
+}  # fmt: skip
+
+
+def table(library: Library, command: str) -> pd.DataFrame:
+    """All options of some pairs at one vector length, fJ a MAC and as a factor on the first."""
+    rows = []
+    units = [Unit(act, weight, LENGTH) for act, weight in parse_pairs(PAIRS)]
+    for unit in tqdm(units, unit="unit", disable=None):
+        base = None
+        for name, (note, make) in OPTIONS.items():
+            energy = make(unit, library) / unit.length
+            base = base or energy
+            e = float(f"{energy:.5g}")
+            rows.append([
+                library.name, unit.act.name, unit.weight.name, unit.length, name, e, e, e, round(energy / base, 4),
+                "synthesised", f"{library.name} (sha256 {library.sha256[:12]}); {synthesis.version()}", note,
+                datetime.date.today().isoformat(), command,
+            ])  # fmt: skip
+    return pd.DataFrame(rows, columns=COLUMNS)
