@@ -164,7 +164,7 @@ def test_energy_of_a_model_a_spec_and_a_profile():
 
 
 def test_unknown_table_names_those_there_are():
-    with pytest.raises(UserError, match="energy table 'icmla2021' is unknown; use one of horowitz45, icmla2020"):
+    with pytest.raises(UserError, match=r"energy table 'icmla2021' is unknown; use one of .*horowitz45, icmla2020"):
         load_table("icmla2021")
     with pytest.raises(UserError, match="'memory45' is unknown"):
         energy_uj(LENET, "memory45")

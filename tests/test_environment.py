@@ -29,7 +29,8 @@ def wrong_in_lock(lock: str) -> list[str]:
 
 def wrong_in_environment(environment: str) -> list[str]:
     wrong = []
-    if yaml.safe_load(environment)["dependencies"][-1] != {"pip": ["-e ."]}:
+    last = yaml.safe_load(environment)["dependencies"][-1]
+    if not isinstance(last, dict) or last["pip"][-1] != "-e .":
         wrong.append("environment: the last entry has to install the project, pip: [-e .]")
     entries = environment.partition("\ndependencies:\n")[2].splitlines()
     for line in entries:
@@ -48,7 +49,8 @@ def disagreements(environment: str, lock: str, project: str) -> list[str]:
     wanted = {normal(n) for n in sum(metadata["optional-dependencies"].values(), metadata["dependencies"])}
 
     conda = {}
-    for entry in yaml.safe_load(environment)["dependencies"]:
+    entries = yaml.safe_load(environment)["dependencies"]
+    for entry in [*entries, *entries[-1].get("pip", [])[:-1]]:
         if isinstance(entry, str) and (name := re.split("[=<>! ]", entry)[0]) not in NOT_LOCKED:
             conda[PIP_NAME.get(name, name)] = entry.removeprefix(name)
     for name in sorted(wanted | set(conda)):

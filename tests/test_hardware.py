@@ -7,12 +7,25 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bnnlib import UserError, paths
-from bnnlib.energy import load_table
-from bnnlib.hardware import catalogue, characterize, glitch, law, liberty, logic, netlist, power, simulate, synthesis
+from bnnlib import ModelSpec, UserError, build, cli, paths
+from bnnlib.energy import energy_uj, load_table
+from bnnlib.hardware import (
+    activity,
+    catalogue,
+    characterize,
+    glitch,
+    law,
+    liberty,
+    logic,
+    netlist,
+    power,
+    simulate,
+    synthesis,
+)
 from bnnlib.hardware.operands import Operand
 from bnnlib.hardware.verilog import Unit, product
 
@@ -229,6 +242,45 @@ def test_committed_tables(name):
     assert table.cost("fixed8", "fixed8", 4608) < table.cost("fixed8", "fixed8", 256)  # goes on by the law
 
 
+def test_activity_follows_the_grid_and_the_network():
+    grid = pd.read_csv(paths.ENERGY / "activity.csv")
+    own = grid[(grid["activation"] == "ternary") & (grid["weight"] == "binary") & (grid["fresh_weight"] == 0)]
+    base = grid[
+        (grid["activation"] == "ternary") & (grid["weight"] == "binary")
+        & (grid["fresh_weight"] == 1) & (grid["fresh_act"] == 1) & ((grid["zeros_act"] - 1 / 3).abs() < 1e-3)
+    ]["energy_fj"].item()  # fmt: skip
+    one = own[(own["zeros_act"] == 0.9) & (own["fresh_act"] == 0.25)]["energy_fj"].item()
+    found = activity.factor("ternary", "binary", zeros_act=0.9, fresh_act=0.25, fresh_weight=0.0)
+    assert found == pytest.approx(one / base, rel=1e-3)
+
+    spec = ModelSpec("lenet5", "tbbb", "bbb")
+    torch.manual_seed(0)
+    images = torch.randint(0, 256, (8, 1, 28, 28), dtype=torch.uint8)
+    rows = activity.measure(build(spec), images)
+    assert abs(rows["fresh_act"][0] - 1) < 0.05  # pixels without order
+    assert (
+        rows["zeros_weight"][0] > 0.2 and (rows["zeros_weight"][1:] == 0).all() and (rows["zeros_act"][1:] == 0).all()
+    )
+    still = activity.measure(build(spec), images[:1].expand(8, -1, -1, -1))
+    assert still["fresh_act"][2] == still["fresh_act"][3] == 0  # the same image again: nothing changes for fc1, fc2
+    assert energy_uj(still, "osu018", activity="measured") < energy_uj(rows, "osu018", activity="measured")
+    assert energy_uj(rows, "osu018", activity="measured") < energy_uj(rows, "osu018")
+
+
+@pytest.mark.parametrize(
+    ("table", "kind", "message"),
+    [("icmla2020", "measured", "says nothing of activity"), ("osu018", "guessed", "activity 'guessed' is unknown")],
+)
+def test_activity_that_cannot_be(table, kind, message):
+    with pytest.raises(UserError, match=message):
+        energy_uj(ModelSpec("lenet5", "bbbb", "bbb"), table, activity=kind)
+
+
+def test_a_profile_without_activity_is_refused():
+    with pytest.raises(UserError, match="no measured activity"):
+        energy_uj(ModelSpec("lenet5", "bbbb", "bbb"), "osu018", activity="measured")
+
+
 # with yosys and the library that everybody can get
 
 
@@ -283,6 +335,63 @@ def test_two_pairs_come_out_as_committed(osu018):
     assert len(compared) == 2 and max(map(abs, compared.values())) < characterize.TOLERANCE, compared
     changed = made.assign(energy_fj=made["energy_fj"] * 1.04)
     assert min(abs(share) for _, share in characterize.compare(changed, made)) > characterize.TOLERANCE
+
+
+@pytest.fixture
+def bnn(monkeypatch, capsys):
+    """Run `bnn hardware ...` in this process; gives (exit status, standard output, standard error)."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["bnn", "hardware", *arguments])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            status = stop.code
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--library", "osu018", "--pairs", "bxq"), "pair 'bxq' is unknown; use all, or some of bxb,"),
+        (("--library", "osu018", "--lengths", "16,one"), "length 'one' is not possible; use whole numbers"),
+        (("--library", "osu018", "--lengths", "1"), "length '1' is not possible"),
+        (("--library", "osu018", "--pairs", "hxh", "--lengths", "9999"), "too long for hxh"),
+        (("--library", "osu19"), "library 'osu19' is unknown; use osu018"),
+        (("--library", "mine", "--liberty", "no/such.lib"), "no file no/such.lib"),
+        (("--library", "mine", "--liberty", "README.md"), "README.md"),
+    ],
+)
+def test_mistakes_are_one_line(bnn, arguments, message, monkeypatch):
+    monkeypatch.chdir(paths.ROOT)
+    status, out, error = bnn("characterize", *arguments)
+    assert status == 2 and not out and message in error and error.count("\n") == 1
+
+
+def test_list_says_how_to_get_what_is_missing(bnn, monkeypatch):
+    monkeypatch.setattr(catalogue, "find", lambda name: ())
+    status, out, _ = bnn("list")
+    assert status == 0 and "missing: bnn hardware get osu018" in out and out.count("\n") == 5
+
+
+def test_check_and_writing(bnn, osu018, tmp_path, monkeypatch):
+    """--check against the committed rows passes, and fails once a row is changed; --output writes such a table."""
+    some = ("--library", "osu018", "--pairs", "bxb", "--lengths", "16")
+    status, out, _ = bnn("characterize", *some, "--check")
+    assert status == 0 and "binary x binary, N = 16" in out
+    path = tmp_path / "osu018.csv"
+    assert bnn("characterize", *some, "--output", str(path))[0] == 0
+    rows = pd.read_csv(path)
+    assert len(rows) == 1 and rows["command"][0] == "bnn hardware characterize " + " ".join(some)
+    rows.assign(energy_fj=rows["energy_fj"] * 1.05).to_csv(path, index=False)
+    monkeypatch.setattr(paths, "ENERGY", tmp_path)
+    monkeypatch.setattr(catalogue, "load", lambda name, files: osu018)
+    status, out, _ = bnn("characterize", *some, "--check")
+    assert status == 1 and "differs" in out
 
 
 def test_get_refuses_a_wrong_package(monkeypatch, tmp_path):
