@@ -9,9 +9,10 @@ from contextlib import closing
 from tqdm import tqdm
 
 from bnnlib import data, parallel, paths, studies
-from bnnlib.attempt import End, Task, attempt, checkpoint_path, load_data
+from bnnlib.attempt import End, Task, attempt, checkpoint_path, load_data, packed_path
+from bnnlib.errors import UserError
 from bnnlib.execution import Execution
-from bnnlib.files import check_writable
+from bnnlib.files import check_writable, write_atomic
 from bnnlib.results import load_result, result_path, train_command, write_result
 from bnnlib.specs import RunSpec
 from bnnlib.train import load_checkpoint
@@ -45,6 +46,7 @@ def train_runs(
     jobs: int | None = None,
     scheduler: str | None = None,
     warn: Callable[[str], None] = _warn,
+    pack: bool = False,
 ) -> int:
     """Train what has no result yet, one line a run.
 
@@ -58,6 +60,7 @@ def train_runs(
         jobs: how many at once; None is one, or with the scheduler ``local`` one a core.
         scheduler: the address of a Dask scheduler whose workers train, or ``local`` for one on this machine.
         warn: takes the lines of the runs that fail.
+        pack: keep each trained network too, as a packed file (see ``bnnlib.packed``).
 
     Returns:
         How many runs are left because the time was up.
@@ -75,8 +78,10 @@ def train_runs(
     for run in runs:
         if run not in pending:
             say(f"{run.name} seed {run.seed}: done already, {result_path(run)}")
+    if pack:
+        _check_packing(runs, pending)
     _check(pending, elsewhere)
-    tasks = [Task(run, options, deadline) for run in pending]
+    tasks = [Task(run, options, deadline, pack) for run in pending]
     failed, done, many = [], 0, scheduler is not None or (jobs or 1) > 1
     try:
         with (
@@ -114,6 +119,16 @@ def _check(pending: list[RunSpec], elsewhere: bool) -> None:
             data.verify(name)
 
 
+def _check_packing(runs: list[RunSpec], pending: list[RunSpec]) -> None:
+    from bnnlib.packed import check_packable
+
+    for run in runs:
+        check_packable(run.model)
+        if run not in pending and not packed_path(run).exists():
+            raise UserError(f"{run.name} seed {run.seed} was trained and not packed; --overwrite trains it again")
+        check_writable(packed_path(run).parent)
+
+
 def _ends(tasks: list[Task], jobs: int | None, scheduler: str | None, say: Callable[[str], None]) -> Iterator[End]:
     """The Ends as they come; none for a task that was not begun because the time was up."""
     if scheduler is not None and tasks:
@@ -131,6 +146,8 @@ def _ends(tasks: list[Task], jobs: int | None, scheduler: str | None, say: Calla
 
 def _keep(end: End) -> str:
     """Write the result of a run, and what to say about it."""
+    for suffix, content in end.packed.items():
+        write_atomic(packed_path(end.run).with_suffix(suffix), content)
     path = write_result(end.run, end.result)
     checkpoint_path(end.run).unlink(missing_ok=True)
     accuracy, minutes = end.result["test_accuracy"], end.result["seconds"] / 60

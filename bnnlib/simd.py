@@ -17,17 +17,16 @@ LANES = 32  # floats that one step takes: two AVX-512, four AVX2 registers, 32 b
 MOST_WORDS = 31  # whose differing bits an 8-bit counter holds: 31 x 8 < 256
 
 
-def _drop_stale_code() -> None:
-    """Delete compiled code that is older than its source: numba looks at a function's own file alone."""
-    here = Path(__file__).parent
-    newest = max((here / f"{name}.py").stat().st_mtime for name in ("simd", "kernels", "threads"))
-    for code in here.glob("__pycache__/*.nb[ic]"):
+def drop_stale_code(folder: Path, names: tuple[str, ...]) -> None:
+    """Delete compiled code of a folder that is older than one of the files: numba looks at a function's own alone."""
+    newest = max((folder / f"{name}.py").stat().st_mtime for name in names)
+    for code in folder.glob("__pycache__/*.nb[ic]"):
         with suppress(OSError):  # another process was faster, or the folder is read-only and the code came with it
             if code.stat().st_mtime < newest:
                 code.unlink()
 
 
-_drop_stale_code()
+drop_stale_code(Path(__file__).parent, ("simd", "kernels", "threads"))
 compiled = njit(error_model="numpy", cache=True)
 inlined = njit(error_model="numpy", forceinline=True)
 

@@ -1,0 +1,218 @@
+"""How fast packed execution is: the binary layers of VGGNet7 and the whole network, beside other ways to run them.
+
+Machines differ and are shared, so every figure is a median over rounds in which all sides take turns, and a ratio is
+the median of the ratios of the rounds. A rate counts the MACs that a side executes: what a pooling of an odd size
+drops, ours never computes, and has no credit for, in the layers; for the whole network all sides have the network's.
+"""
+
+import statistics
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from bnnlib import studies
+from bnnlib.layers import QuantConv2d, QuantLinear
+from bnnlib.models import build
+from bnnlib.packed import PackedNet, pack
+from bnnlib.profiling import profile
+
+LAYER_BATCH = 16
+NETWORK_BATCHES = (1, 16)
+
+
+def packed(seconds: float, rounds: int) -> Iterator[dict]:
+    """The rows of the table as they come.
+
+    Args:
+        seconds: for each side, in each round.
+        rounds: how many.
+    """
+    networks = studies.get_study("vggnet-cifar10").networks
+    torch.manual_seed(0)
+    spec = networks["binary"]
+    binary, floating = build(spec).eval(), build(networks["float"]).eval()
+    net = PackedNet(pack(binary, spec))
+    cases = [layer.layer.name for layer in net.layers[1:6]] + [f"vggnet7 batch {n}" for n in NETWORK_BATCHES]
+    for case in tqdm(cases, unit="case", disable=None):
+        if case.startswith("vggnet7"):
+            sides, macs = _network_sides(net, floating, int(case.rpartition(" ")[2]))
+        else:
+            sides, macs = _layer_sides(net, case)
+        yield _row(case, sides, macs, seconds, rounds)
+
+
+def peak_megabytes(images: int = 10_000) -> float:
+    """Memory for a prediction of so many CIFAR-10 images with the binary VGGNet7, weights included, images not."""
+    spec = studies.get_study("vggnet-cifar10").networks["binary"]
+    network, x = pack(build(spec).eval(), spec), _images(images)
+    tracemalloc.start()
+    try:
+        PackedNet(network).predict(x)
+        return tracemalloc.get_traced_memory()[1] / 1e6
+    finally:
+        tracemalloc.stop()
+
+
+def _images(count: int) -> Tensor:
+    return torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8)
+
+
+def _layer_sides(net: PackedNet, name: str) -> tuple[dict[str, Callable], dict[str, float]]:
+    """Calls that execute a layer for a batch, and the GMACs of each.
+
+    Ours ends with thresholds and pooling; the others are the convolution alone, on an input with its border.
+    """
+    x, threads = _images(LAYER_BATCH).numpy(), torch.get_num_threads()
+    acts = net.layers[0].values(x, net.levels, threads)
+    for layer, behind in zip(net.layers, net.layers[1:], strict=False):
+        if layer.layer.name == name:
+            break
+        acts = behind.code(layer.bits(acts, LAYER_BATCH, threads)[0], threads)
+    _, executed = layer.bits(acts, LAYER_BATCH, threads)
+    w = torch.from_numpy(layer.layer.weights.transpose(0, 3, 1, 2).astype("float32"))
+    plain = torch.randn(LAYER_BATCH, w.shape[1], layer.rows, layer.columns).sign()
+    last = plain.to(memory_format=torch.channels_last), w.to(memory_format=torch.channels_last)
+    whole = F.conv2d(plain, w).numel() * layer.layer.length / 1e9
+    sides = {
+        "ours": lambda: layer.bits(acts, LAYER_BATCH, threads),
+        "torch float32": lambda: F.conv2d(plain, w),
+        "torch float32 channels last": lambda: F.conv2d(*last),
+    }
+    macs = dict.fromkeys(sides, whole) | {"ours": executed * layer.layer.length / 1e9}
+    if (openvino := _openvino(plain, w)) is not None:
+        sides["OpenVINO binary"], macs["OpenVINO binary"] = openvino, whole
+    return sides, macs
+
+
+def _openvino(x: Tensor, w: Tensor) -> Callable | None:
+    """The same layer as OpenVINO's BinaryConvolution; a call gives the seconds of this one operation, by its profiler.
+
+    None where openvino is not installed.
+    """
+    try:
+        import numpy as np
+        import openvino as ov
+        from openvino import opset1
+    except ImportError:
+        return None
+    values = opset1.parameter(list(x.shape), np.float32)
+    ends = [opset1.constant(np.full((1, 1, 1, 1), value, np.float32)) for value in (0, 0, -1, 1)]
+    bits = np.packbits(w.numpy().reshape(-1) > 0)
+    weights = ov.op.Constant(ov.Tensor(bits, ov.Shape(list(w.shape)), ov.Type.u1))
+    signs = opset1.fake_quantize(values, *ends, 2)
+    none = [0, 0]
+    y = opset1.binary_convolution(signs, weights, [1, 1], none, none, [1, 1], "xnor-popcount", -1.0)
+    options = {"PERF_COUNT": True, "INFERENCE_NUM_THREADS": torch.get_num_threads(), "PERFORMANCE_HINT": "LATENCY"}
+    request = ov.Core().compile_model(ov.Model([y], [values]), "CPU", options).create_infer_request()
+
+    def run() -> float:
+        request.infer([x.numpy()])
+        nodes = [node for node in request.profiling_info if node.node_type == "BinaryConvolution"]
+        return sum(node.real_time.total_seconds() for node in nodes)
+
+    return run
+
+
+def _network_sides(net: PackedNet, floating: nn.Sequential, batch: int) -> tuple[dict[str, Callable], dict[str, float]]:
+    """Calls that classify a batch, and the GMACs of each."""
+    x = _images(batch)
+    last = build(net.network.spec.but(weights="f" * 9, acts="f" * 8)).eval().to(memory_format=torch.channels_last)
+    last.load_state_dict(floating.state_dict())
+    half = nn.Sequential(*list(build(net.network.spec.but(weights="f" * 9, acts="f" * 8)).eval())[1:]).bfloat16()
+    small, codes = int8_network(floating, x)
+    x_half = (x.float() / 127.5 - 1).bfloat16()
+    sides = {
+        "ours": lambda: net.predict(x.numpy()),
+        "torch float32": lambda: floating(x),
+        "torch float32 channels last": lambda: last(x.to(memory_format=torch.channels_last)),
+        "torch bfloat16": lambda: half(x_half),
+        "torch int8": lambda: small(codes),
+    }
+    return sides, dict.fromkeys(sides, profile(floating)["macs"].sum() * batch / 1e9)
+
+
+def int8_network(model: nn.Sequential, x: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """A float network with 8-bit weights and activations by torch's quantized operators, and its first input.
+
+    Batch norm is folded into the weights, and ReLU into the operators; activations are scaled by their largest value.
+    """
+    operators, steps = torch.ops.quantized, []
+    modules = list(model)
+    with torch.no_grad():
+        value = modules[0](x)
+        codes = torch.quantize_per_tensor(value, 2 / 255, 128, torch.quint8)
+        for i, module in enumerate(modules):
+            if not isinstance(module, QuantConv2d | QuantLinear):
+                continue
+            behind = modules[i + 1 : i + 4]
+            norm = next(m for m in behind if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d))
+            pool = any(isinstance(m, nn.MaxPool2d) for m in behind)
+            conv = isinstance(module, QuantConv2d)
+            gain = (1 if norm.weight is None else norm.weight) / torch.sqrt(norm.running_var + norm.eps)
+            shift = (0 if norm.bias is None else norm.bias) - norm.running_mean * gain
+            w = module.weight * gain.reshape(-1, *[1] * (module.weight.ndim - 1))
+            w = torch.quantize_per_tensor(w, float(w.abs().max() / 127), 0, torch.qint8)
+            value = module.padded(value) / module.input_levels if conv else value.flatten(1)
+            product = F.conv2d if conv else F.linear
+            value = product(value, w.dequantize(), shift).relu()
+            scale = float(value.max() / 255) or 1.0
+            if conv:
+                pads = [module.pad] * 2
+                packed_weights = operators.conv2d_prepack(w, shift, [1, 1], pads, [1, 1], 1)
+                steps.append(lambda q, p=packed_weights, s=scale: operators.conv2d_relu(q, p, s, 0))
+            else:
+                packed_weights = operators.linear_prepack(w, shift)
+                steps.append(lambda q, p=packed_weights, s=scale: operators.linear_relu(q.flatten(1), p, s, 0))
+            if pool:
+                value = F.max_pool2d(value, 2)
+                steps.append(lambda q: F.max_pool2d(q, 2))
+
+    def run(q: Tensor) -> Tensor:
+        for step in steps:
+            q = step(q)
+        return q
+
+    return run, codes
+
+
+def _row(case: str, sides: dict[str, Callable], macs: dict[str, float], seconds: float, rounds: int) -> dict:
+    rates: dict[str, list[float]] = {name: [] for name in sides}
+    with torch.no_grad():
+        for side in sides.values():  # compilers and caches
+            side()
+        for _ in range(rounds):
+            for name, side in sides.items():
+                rates[name].append(macs[name] / _time(side, seconds))
+    middle = {name: statistics.median(values) for name, values in rates.items()}
+    plain = max((name for name in sides if name.startswith("torch float32")), key=middle.get)
+    others = [name for name in sides if name != "ours" and not name.startswith("torch float32")]
+    best = max(others, key=middle.get) if others else None
+
+    def ratio(name: str) -> float:
+        return round(statistics.median(a / b for a, b in zip(rates["ours"], rates[name], strict=True)), 2)
+
+    return {
+        "what": case,
+        "ours_gmac_s": round(middle["ours"], 1),
+        "torch_fp32_gmac_s": round(middle[plain], 1),
+        "ratio_fp32": ratio(plain),
+        "best_other": best,
+        "best_other_gmac_s": round(middle[best], 1) if best else None,
+        "ratio_best_other": ratio(best) if best else None,
+        "others_gmac_s": {name: round(middle[name], 1) for name in others},
+    }
+
+
+def _time(side: Callable, seconds: float) -> float:
+    """Median seconds of a call, as the call says itself if it returns a float."""
+    times, started = [], time.perf_counter()
+    while not times or time.perf_counter() - started < seconds:
+        begun = time.perf_counter()
+        stated = side()
+        times.append(stated if isinstance(stated, float) else time.perf_counter() - begun)
+    return statistics.median(times)

@@ -1,0 +1,90 @@
+"""``bnn bench``: measure this machine."""
+
+import json
+
+import click
+
+from bnnlib.specs import LAYERS
+
+
+@click.group("bench")
+def benchmarks() -> None:
+    """Measure this machine; nothing of it runs in the tests."""
+
+
+@benchmarks.command("training")
+@click.option("--network", "networks", multiple=True, type=click.Choice(sorted(LAYERS)), help="Only this network.")
+@click.option("--device", help="A torch device; default cuda if there is one, else cpu.")
+@click.option("-x", "options", multiple=True, metavar="NAME=on|off", help="How to execute ours: kernels, amp, graph, …")
+@click.option("--seconds", default=2.0, show_default=True, help="For each side, in each round.")
+@click.option("--rounds", default=5, show_default=True, help="Figures are medians over so many.")
+@click.option("--json", "as_json", is_flag=True, help="Print an object that a program may read.")
+def bench_training(
+    networks: tuple[str, ...], device: str | None, options: tuple[str, ...], seconds: float, rounds: int, as_json: bool
+) -> None:
+    """Images a second in training, beside a plain loop and the machine's matrix product, taking turns."""
+    from bnnlib import bench
+    from bnnlib.execution import Execution
+
+    execution, rows = Execution.choose(device, **Execution.parse(options)), []
+    header = (
+        f"{'network':9}{'precision':>10}{'batch':>6}{'ours img/s':>12}{'plain img/s':>12}{'ratio':>7}{'of peak':>9}"
+    )
+    if not as_json:
+        click.echo(f"{bench.machine(execution)}\n{header}")
+    for row in bench.training(execution, networks, seconds, rounds):
+        rows.append(row)
+        if not as_json:
+            click.echo(
+                f"{row['network']:9}{row['precision']:>10}{row['batch']:6}{row['ours_img_s']:12,.0f}"
+                f"{row['plain_img_s']:12,.0f}{row['ratio']:7.2f}{row['peak_share']:9.1%}"
+            )
+    if as_json:
+        click.echo(
+            json.dumps({"machine": bench.machine(execution), "execution": execution.as_dict(), "rows": rows}, indent=1)
+        )
+
+
+@benchmarks.command("agreement")
+@click.option("--seeds", type=click.IntRange(min=2), default=5, show_default=True, help="Trainings of each.")
+@click.option("--epochs", type=click.IntRange(min=1), default=10, show_default=True, help="Of binary LeNet5 on MNIST.")
+def bench_agreement(seeds: int, epochs: int) -> None:
+    """Validation curves of fast training and of the plain loop (an hour or more; goes on where it stopped)."""
+    from bnnlib import agreement
+
+    rows = agreement.compare(agreement.measure(seeds, epochs, click.echo))
+    click.echo(rows.round(3).to_string())
+
+
+@benchmarks.command("packed")
+@click.option("--seconds", default=1.0, show_default=True, help="For each side, in each round.")
+@click.option(
+    "--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Figures are medians over so many."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print an object that a program may read.")
+def bench_packed(seconds: float, rounds: int, as_json: bool) -> None:
+    """Packed execution of VGGNet7 beside torch in float32, bfloat16 and int8, and OpenVINO if it is installed."""
+    from bnnlib import bench
+    from bnnlib import bench_packed as packed
+    from bnnlib.execution import Execution
+    from bnnlib.packed import processor
+
+    machine = f"{bench.machine(Execution.choose('cpu'))}; binary products by {processor.counting()}"
+    if not as_json:
+        click.echo(
+            f"{machine}\n{'GMAC/s':17}{'ours':>8}{'float32':>9}{'ratio':>7}   {'best other':17}{'':6}{'ratio':>7}"
+        )
+    rows = []
+    for row in packed.packed(seconds, rounds):
+        rows.append(row)
+        if not as_json:
+            other = "(OpenVINO is not installed)"
+            if row["best_other"]:
+                other = f"{row['best_other']:17}{row['best_other_gmac_s']:6,.0f}{row['ratio_best_other']:7.1f}"
+            ours = f"{row['ours_gmac_s']:8,.0f}{row['torch_fp32_gmac_s']:9,.0f}{row['ratio_fp32']:7.1f}"
+            click.echo(f"{row['what']:17}{ours}   {other}")
+    peak = packed.peak_megabytes()
+    if as_json:
+        click.echo(json.dumps({"machine": machine, "rows": rows, "peak_mb": round(peak, 1)}, indent=1))
+    else:
+        click.echo(f"memory for 10,000 images: {peak:.0f} MB, weights included")

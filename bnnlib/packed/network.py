@@ -1,0 +1,185 @@
+"""Executes a packed network on images, by integers up to the last sums."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numba import config, set_num_threads
+
+from bnnlib.errors import UserError
+from bnnlib.models import ARCHS
+from bnnlib.packed import kernels, processor
+from bnnlib.packed.codes import BLOCK, code_weights, elements, layout, table
+from bnnlib.packed.files import load
+from bnnlib.packed.layers import IntegerLayer, IntegerNetwork
+from bnnlib.specs import OPERANDS
+
+BATCH = 64  # images that go through a layer together: enough to read its weights once for many
+
+
+class _Layer:
+    """A layer as the kernels take it.
+
+    Args:
+        layer: its integers.
+        size: height and width of its inputs.
+        counting: ``word`` or ``table``; None for the layer that sees the image, which comes in numbers.
+    """
+
+    def __init__(self, layer: IntegerLayer, size: tuple[int, int], counting: str | None) -> None:
+        self.layer, self.form = layer, layout(layer.act, layer.weight, counting)
+        _, k_h, k_w, channels = layer.weights.shape
+        self.rows, self.columns = (extent + 2 * layer.pad for extent in size)
+        self.elements = elements(channels, self.form)
+        self.members, side = (4, 2) if layer.pool else (1, 1)
+        self.out_size = (self.rows - k_h + 1) // side, (self.columns - k_w + 1) // side
+        self.weights = code_weights(layer.weights, self.form, self.elements * self.form.group)
+        self.blocks = len(self.weights)
+        self.tables = table(self.form) if self.form.name == "table" else np.zeros((0, 16), np.uint8)
+        self.in_width = size[1]
+        alone = self.rows == k_h and self.columns == k_w  # one dot product an image
+        self.mate = kernels.NOBODY if not self.form.paired else kernels.NEXT_IMAGE if alone else kernels.NEXT_PIXEL
+        # room for the one who only completes a pair
+        self.room = self.out_size[1] + (self.mate == kernels.NEXT_PIXEL and not layer.pool and self.out_size[1] % 2)
+        self.base = 0 if self.form.name == "product" else layer.length
+        self.limits = self._limits()
+        self.before, self.after = (_words(flags, self.blocks) for flags in (layer.before, layer.after))
+
+    def _limits(self) -> np.ndarray:
+        """Thresholds of sums as limits of deficits, -1 for outputs that only fill up (no bit is then set)."""
+        layer, form = self.layer, self.form
+        most = layer.largest if form.name == "product" else 2 * layer.length // form.factor
+        small = form.name != "word" and most < np.iinfo(np.int16).max
+        limits = np.full((len(layer.thresholds), self.blocks * BLOCK), -1, np.int64)
+        found = (self.base - layer.thresholds.astype(np.int64)) // form.factor
+        limits[:, : len(layer.weights)] = found if form.name == "product" else found.clip(-1)
+        return limits.astype(np.int16 if small else np.int32)
+
+    def inputs(self, images: int) -> np.ndarray:
+        """Room for the elements of so many images."""
+        shape = (images * self.rows * self.columns * self.elements,)
+        two = self.form.name == "word" and self.form.act_planes == 2
+        return np.empty((*shape, 2) if two else shape, self.form.act_dtype)
+
+    def values(self, images: np.ndarray, levels: np.ndarray, threads: int) -> np.ndarray:
+        """Elements of uint8 images [N, C, H, W]."""
+        acts, rows = self.inputs(len(images)), len(images) * self.rows
+        border = kernels.NO_BORDER if self.layer.border is None else self.layer.border
+        common = images, levels, self.layer.pad, border, acts
+        if threads == 1 or len(images) == 1:
+            kernels.image_values(*common, 0, rows)
+        else:
+            kernels.image_values_shared(threads, *common, rows)
+        return acts
+
+    def code(self, bits: np.ndarray, threads: int) -> np.ndarray:
+        """Elements of bits uint64 [planes, N, H, W, words]."""
+        acts, images = self.inputs(bits.shape[1]), bits.shape[1]
+        rows, alone = images * self.rows, threads == 1 or images == 1  # one image takes less time than a thread's start
+        common = bits, self.in_width, self.layer.pad
+        if self.form.name == "product":
+            kernels.code_values(*common, self.elements, acts, 0, rows)
+        elif self.form.name == "word" and alone:
+            kernels.code_words(*common, self.elements, acts, 0, rows)
+        elif self.form.name == "word":
+            kernels.code_words_shared(threads, *common, self.elements, acts, rows)
+        elif alone:
+            kernels.code_tables(*common, self.form.group, self.mate, self.elements, acts, 0, rows)
+        else:
+            kernels.code_tables_shared(threads, *common, self.form.group, self.mate, self.elements, acts, rows)
+        return acts
+
+    @property
+    def geometry(self) -> tuple[int, int, int, int, int]:
+        return self.rows, self.columns, self.elements, self.members, self.out_size[1]
+
+    def bits(self, acts: np.ndarray, images: int, threads: int) -> tuple[np.ndarray, int]:
+        """Bits of the outputs, uint64 [planes, N, H', W', words], and the number of dot products executed."""
+        bits = np.empty((len(self.limits), images, self.out_size[0], self.room, self.blocks), np.uint64)
+        units = -(-bits[0, ..., 0].size * self.members // kernels.TILE) * self.blocks
+        common = acts, self.geometry, self.tables, self.weights, self.form.most, self.limits, self.before, self.after
+        if threads == 1:
+            return bits, kernels.to_bits(*common, bits, 0, units)
+        return bits, kernels.to_bits_shared(threads, *common, bits, units)
+
+    def sums(self, acts: np.ndarray, images: int) -> tuple[np.ndarray, int]:
+        """Sums of the last layer, int32 [N, outputs], and the number of dot products executed."""
+        out = np.empty((images, len(self.layer.weights)), np.int32)
+        units = -(-images // kernels.TILE) * self.blocks
+        common = acts, self.geometry, self.tables, self.weights, self.form.most, self.form.factor, self.base
+        return out, kernels.to_sums(*common, out, 0, units)
+
+
+def _words(flags: np.ndarray, blocks: int) -> np.ndarray:
+    """Bits [O] as uint64 [blocks]."""
+    filled = np.zeros(blocks * BLOCK, bool)
+    filled[: len(flags)] = flags
+    return np.packbits(filled, bitorder="little").view("<u8").astype(np.uint64)
+
+
+class PackedNet:
+    """A packed network, ready to run.
+
+    Args:
+        network: what ``pack`` or ``load`` gave.
+        counting: ``word`` (XNOR and popcount) or ``table``; None is the faster one on this processor.
+        threads: None is as many as torch uses.
+
+    Attributes:
+        network: the same.
+        levels: int16 [256], the integer that each brightness stands for.
+        executed: dot products of the last call of ``sums``, by layer; those that a pooling drops are not executed.
+    """
+
+    def __init__(self, network: IntegerNetwork, counting: str | None = None, threads: int | None = None) -> None:
+        self.network, self.threads = network, threads
+        self.layers, size, chosen = [], network.image[1:], None
+        for layer in network.layers:
+            self.layers.append(_Layer(layer, size, chosen))
+            size, chosen = self.layers[-1].out_size, counting or processor.counting()
+        self.executed: dict[str, int] = {}
+        grey = np.arange(256, dtype=np.int16)
+        if OPERANDS[network.spec.image] == "binary":
+            self.levels = np.where(2 * grey >= 255, 1, -1).astype(np.int16)
+        else:
+            self.levels = 2 * grey - 255 if ARCHS[network.spec.arch].signed_image else grey
+
+    @classmethod
+    def load(cls, path: Path | str, counting: str | None = None, threads: int | None = None) -> "PackedNet":
+        """The network of a file; UserError if it is damaged."""
+        return cls(load(path), counting, threads)
+
+    def sums(self, images: np.ndarray | torch.Tensor) -> np.ndarray:
+        """Integer sums of the last layer, int32 [N, classes], of uint8 images [N, C, H, W]."""
+        x = np.ascontiguousarray(images)
+        wanted = "x".join(map(str, self.network.image))
+        if x.dtype != np.uint8 or x.ndim != 4 or x.shape[1:] != self.network.image:
+            raise UserError(f"images are {x.dtype} {list(x.shape)}; this network takes uint8 [N, {wanted}]")
+        self.executed = dict.fromkeys((layer.layer.name for layer in self.layers), 0)
+        parts = [self._sums(x[i : i + BATCH]) for i in range(0, len(x), BATCH)]
+        return np.concatenate(parts) if parts else np.empty((0, len(self.network.scale)), np.int32)
+
+    def _sums(self, x: np.ndarray) -> np.ndarray:
+        threads = min(self.threads or torch.get_num_threads(), config.NUMBA_NUM_THREADS)
+        if threads > 1:
+            set_num_threads(threads)
+        first, *_, last = self.layers
+        acts = first.values(x, self.levels, threads)
+        for layer, behind in zip(self.layers, self.layers[1:], strict=False):
+            bits, executed = layer.bits(acts, len(x), threads)
+            self._count(layer, executed)
+            acts = behind.code(bits, threads)
+        found, executed = last.sums(acts, len(x))
+        self._count(last, executed)
+        return found
+
+    def _count(self, layer: _Layer, executed: int) -> None:
+        self.executed[layer.layer.name] += executed * len(layer.layer.weights) // (layer.blocks * BLOCK)
+
+    def logits(self, images: np.ndarray | torch.Tensor) -> np.ndarray:
+        """Logits, float64 [N, classes], of uint8 images [N, C, H, W]."""
+        return self.sums(images) * self.network.scale + self.network.shift
+
+    def predict(self, images: np.ndarray | torch.Tensor) -> np.ndarray:
+        """The class of each of uint8 images [N, C, H, W], int64 [N]; the first of equals."""
+        return self.logits(images).argmax(1)
