@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+from torch import nn
 from tqdm import tqdm
 
 from bnnlib import data, paths
@@ -30,11 +31,13 @@ class Task:
         run: the run.
         options: what Execution.choose() takes; the process that trains chooses, for its own device.
         deadline: UNIX time in seconds at which the time is up (absolute, as a task may wait long before it starts).
+        pack: pack the trained network too.
     """
 
     run: RunSpec
     options: dict = field(default_factory=dict)
     deadline: float | None = None
+    pack: bool = False
 
     def minutes(self) -> float | None:
         """What is left of the time, in minutes; None is without end."""
@@ -43,11 +46,15 @@ class Task:
 
 @dataclass(frozen=True)
 class End:
-    """How a try ended: with a ``result`` (JSON-ready), with a ``failure`` (one line), or, without both, in time."""
+    """How a try ended: with a ``result`` (JSON-ready), with a ``failure`` (one line), or, without both, in time.
+
+    ``packed`` is the trained network as files, by the end of their names, if the task asked for it.
+    """
 
     run: RunSpec
     result: dict | None = None
     failure: str | None = None
+    packed: dict[str, bytes] = field(default_factory=dict)
 
     @property
     def left(self) -> bool:
@@ -71,11 +78,27 @@ def attempt(task: Task, bar: tqdm | None = None) -> End:
         path = checkpoint_path(run)
         with locked(path.with_suffix(".lock")):
             outcome = train(run, execution=execution, checkpoint=path, max_minutes=minutes, data=images, bar=bar)
-        return End(run) if outcome is None else End(run, result=make_result(run, outcome, execution.device))
+        if outcome is None:
+            return End(run)
+        packed = packed_files(outcome.model.cpu(), run) if task.pack else {}
+        return End(run, result=make_result(run, outcome, execution.device), packed=packed)
     except UserError as error:
         return End(run, failure=str(error))
     except Exception as error:  # out of memory, a bug: the other runs go on
         return End(run, failure=one_line(error))
+
+
+def packed_files(model: nn.Sequential, run: RunSpec) -> dict[str, bytes]:
+    """A trained network as packed file, and what ``bnn verify`` needs beside it."""
+    from bnnlib import packed  # needs safetensors, which training alone does not
+
+    files = {".safetensors": packed.as_bytes(packed.pack(model, run.model)), ".norms": packed.norms(model)}
+    return {suffix: content for suffix, content in files.items() if content is not None}
+
+
+def packed_path(run: RunSpec) -> Path:
+    """Where the packed network of a run lives."""
+    return paths.packed_dir() / run.study / f"{run.name}-s{run.seed}.safetensors"
 
 
 @lru_cache(maxsize=1)  # the runs of a study follow one another and share theirs

@@ -1,5 +1,6 @@
 """The judged claims as text: lines for the terminal, and the table of the README, which no hand writes."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -8,7 +9,17 @@ from bnnlib import claims, paths
 from bnnlib.errors import UserError
 from bnnlib.files import write_atomic
 
-BEGIN, END = "<!-- claims: begin -->", "<!-- claims: end -->"
+BEGIN, END = "<!-- {}: begin -->", "<!-- {}: end -->"
+HEADLINES = (  # the first lines of the README: {id} is what was measured, {id/paper} what the paper says
+    "**What single bits save.** LeNet5 on MNIST, all binary, takes {mnist-float-binary-energy} times less energy than "
+    "in full precision (paper {mnist-float-binary-energy/paper}), and loses {mnist-gap-released} of accuracy (paper "
+    "{mnist-gap-released/paper}).",
+    "**Where a little more energy buys most accuracy.** In ternary operands of chosen layers, says the paper. Here: "
+    "{mnist-ternarization}.",
+    "**Against other methods.** L1T, binary but for ternary weights in the first layer, takes {mnist-saving} times "
+    "less energy than TBN (paper {mnist-saving/paper}) and gives up {mnist-saving-accuracy} (paper "
+    "{mnist-saving-accuracy/paper}).",
+)
 UNITS = {"accuracy": " %", "curve": " %", "gap": " points", "energy": " µJ"}
 
 
@@ -67,6 +78,15 @@ def readme_table(judged: pd.DataFrame) -> str:
     return "\n".join([*rows, f"| **all {len(judged)}** | | {counts(judged)} |"])
 
 
+def headlines(judged: pd.DataFrame) -> str:
+    """What the README says first, as a Markdown list: the sentences of ``HEADLINES`` with the numbers of the claims."""
+    known = {}
+    for row in judged.to_dict("records"):
+        known[row["id"]] = f"**{_cells(row)[1]}**" if row["kind"] != "rank" else row["detail"]
+        known[f"{row['id']}/paper"] = number(row["paper_value"], row["kind"])
+    return "\n".join("- " + re.sub(r"\{(.+?)\}", lambda name: known[name[1]], line) for line in HEADLINES)
+
+
 def _cells(row: dict) -> tuple[str, str, str]:
     ours = number(row["ours"], row["kind"], row["sd"], row["n"])
     if row["kind"] == "rank" and row["measured"]:
@@ -87,17 +107,19 @@ def _summary(members: pd.DataFrame) -> str:
 
 
 def update_readme(judged: pd.DataFrame, path: Path | None = None) -> bool:
-    """Write the table between the two marks of the README; says whether it changed.
+    """Write the headlines and the table between their marks in the README; says whether anything changed.
 
     Raises:
-        UserError: the marks are not there, once each and in order.
+        UserError: a mark is not there exactly once, or they are out of order.
     """
     path = path or paths.ROOT / "README.md"
-    text = path.read_text()
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise UserError(f"{path} lacks the lines {BEGIN} and {END}, once each; the table goes between them")
-    before, rest = text.split(BEGIN)
-    fresh = f"{before}{BEGIN}\n{readme_table(judged)}\n{END}{rest.split(END)[1]}"
+    text = fresh = path.read_text()
+    for name, made in (("headlines", headlines(judged)), ("claims", readme_table(judged))):
+        begin, end = BEGIN.format(name), END.format(name)
+        if fresh.count(begin) != 1 or fresh.count(end) != 1 or fresh.index(begin) > fresh.index(end):
+            raise UserError(f"{path} lacks the lines {begin} and {end}, once each; the {name} go between them")
+        before, rest = fresh.split(begin)
+        fresh = f"{before}{begin}\n{made}\n{end}{rest.split(end)[1]}"
     if fresh != text:
         write_atomic(path, fresh)
     return fresh != text

@@ -365,20 +365,33 @@ def test_a_result_of_another_spec_stops_it(made, tmp_path):
 # --- as text ---------------------------------------------------------------------------------------------------------
 
 
+def marks(name):
+    return claims_text.BEGIN.format(name), claims_text.END.format(name)
+
+
 def test_the_readme_says_what_the_ledger_says(judged):
-    text = (paths.ROOT / "README.md").read_text()
-    block = text.split(claims_text.BEGIN)[1].split(claims_text.END)[0].strip()
-    assert block == claims_text.readme_table(judged.reset_index()), "run `bnn claims --readme`"
+    text, rows = (paths.ROOT / "README.md").read_text(), judged.reset_index()
+    for name, wanted in (("claims", claims_text.readme_table(rows)), ("headlines", claims_text.headlines(rows))):
+        begin, end = marks(name)
+        assert text.split(begin)[1].split(end)[0].strip() == wanted, "run `bnn claims --readme`"
+
+
+def test_the_headlines_have_the_numbers_of_the_ledger(judged):
+    saving = judged.loc["mnist-saving"]
+    line = claims_text.headlines(judged.reset_index()).splitlines()[2]
+    assert f"**{saving['ours']:.3g}** times less energy than TBN (paper {saving['paper_value']})" in line
+    assert "{" not in line and "n = " in line
 
 
 def test_the_readme_is_written_between_its_marks(judged, tmp_path):
     path, some = tmp_path / "README.md", judged.reset_index()
-    path.write_text(f"before\n{claims_text.BEGIN}\nstale rows\n{claims_text.END}\nafter\n")
+    (begin, end), (first, last) = marks("claims"), marks("headlines")
+    path.write_text(f"before\n{first}\n{last}\nbetween\n{begin}\nstale rows\n{end}\nafter\n")
     assert claims_text.update_readme(some, path)
     text = path.read_text()
     assert text.startswith("before\n<!--") and text.endswith("-->\nafter\n") and "stale rows" not in text
     assert not claims_text.update_readme(some, path)
-    for wrong in ("none", claims_text.END + claims_text.BEGIN, claims_text.BEGIN * 2 + claims_text.END):
+    for wrong in ("none", end + begin, begin * 2 + end, begin + end):
         path.write_text(wrong)
         with pytest.raises(UserError, match="lacks the lines"):
             claims_text.update_readme(some, path)

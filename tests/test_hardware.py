@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bnnlib import ModelSpec, UserError, build, cli, paths
+from bnnlib import ModelSpec, UserError, build, paths
 from bnnlib.energy import energy_uj, load_table
 from bnnlib.hardware import (
     activity,
@@ -337,23 +337,6 @@ def test_two_pairs_come_out_as_committed(osu018):
     assert min(abs(share) for _, share in characterize.compare(changed, made)) > characterize.TOLERANCE
 
 
-@pytest.fixture
-def bnn(monkeypatch, capsys):
-    """Run `bnn hardware ...` in this process; gives (exit status, standard output, standard error)."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["bnn", "hardware", *arguments])
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            status = stop.code
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -368,29 +351,29 @@ def bnn(monkeypatch, capsys):
 )
 def test_mistakes_are_one_line(bnn, arguments, message, monkeypatch):
     monkeypatch.chdir(paths.ROOT)
-    status, out, error = bnn("characterize", *arguments)
+    status, out, error = bnn("hardware", "characterize", *arguments)
     assert status == 2 and not out and message in error and error.count("\n") == 1
 
 
 def test_list_says_how_to_get_what_is_missing(bnn, monkeypatch):
     monkeypatch.setattr(catalogue, "find", lambda name: ())
-    status, out, _ = bnn("list")
+    status, out, _ = bnn("hardware", "list")
     assert status == 0 and "missing: bnn hardware get osu018" in out and out.count("\n") == 5
 
 
 def test_check_and_writing(bnn, osu018, tmp_path, monkeypatch):
     """--check against the committed rows passes, and fails once a row is changed; --output writes such a table."""
     some = ("--library", "osu018", "--pairs", "bxb", "--lengths", "16")
-    status, out, _ = bnn("characterize", *some, "--check")
+    status, out, _ = bnn("hardware", "characterize", *some, "--check")
     assert status == 0 and "binary x binary, N = 16" in out
     path = tmp_path / "osu018.csv"
-    assert bnn("characterize", *some, "--output", str(path))[0] == 0
+    assert bnn("hardware", "characterize", *some, "--output", str(path))[0] == 0
     rows = pd.read_csv(path)
     assert len(rows) == 1 and rows["command"][0] == "bnn hardware characterize " + " ".join(some)
     rows.assign(energy_fj=rows["energy_fj"] * 1.05).to_csv(path, index=False)
     monkeypatch.setattr(paths, "ENERGY", tmp_path)
     monkeypatch.setattr(catalogue, "load", lambda name, files: osu018)
-    status, out, _ = bnn("characterize", *some, "--check")
+    status, out, _ = bnn("hardware", "characterize", *some, "--check")
     assert status == 1 and "differs" in out
 
 

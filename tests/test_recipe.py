@@ -106,23 +106,6 @@ def put(study: str, network: str, seed: int, validation: float, test: float | No
 
 
 @pytest.fixture
-def bnn(monkeypatch, capsys):
-    """Run `bnn recommend ...` in this process; gives (exit status, standard output, standard error)."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["bnn", "recommend", *arguments])
-        try:
-            cli.main()
-            status = 0
-        except SystemExit as stop:
-            status = stop.code
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
-
-
-@pytest.fixture
 def own(monkeypatch, tmp_path):
     """Results of the test's own, none to begin with."""
     monkeypatch.setenv("BNN_RESULTS", str(tmp_path))
@@ -140,7 +123,7 @@ def test_the_committed_mnist_results_give_a_network_within_the_budget():
         )
         before = one["validation_mean"]
     assert before > fmean(found.networks[START].validation), "nothing is shown to gain over the binary network"
-    assert recommend("lenet5", 0.019).network == START
+    assert recommend("lenet5", found.networks[START].energy_uj).network == START
 
 
 def test_energies_are_those_of_the_table():
@@ -150,7 +133,7 @@ def test_energies_are_those_of_the_table():
 
 
 def test_json_has_the_promised_keys_and_no_nan(bnn):
-    status, out, _ = bnn("lenet5", "--budget-uj", "0.2", "--json")
+    status, out, _ = bnn("recommend", "lenet5", "--budget-uj", "0.2", "--json")
     answer = json.loads(out, parse_constant=lambda constant: pytest.fail(constant))
     assert status == 0 and set(answer) == {
         "arch", "study", "protocol", "label", "table", "budget_uj", "by", "confidence", "together", "steps", "stop",
@@ -167,7 +150,7 @@ def test_json_has_the_promised_keys_and_no_nan(bnn):
 
 
 def test_the_text_names_every_network_and_its_commands_work(bnn, monkeypatch, capsys):
-    status, out, _ = bnn("lenet5", "--budget-uj", "0.06")
+    status, out, _ = bnn("recommend", "lenet5", "--budget-uj", "0.06")
     assert status == 0
     listed = [line.split()[0] for line in out.split("step 1")[0].splitlines()[4:] if line]
     found = recommend("lenet5", 0.06)
@@ -185,14 +168,14 @@ def test_reduced_networks_are_labelled_and_have_their_own_energy(bnn, own, monke
     for seed in range(3):
         put("vggnet-cifar10", "binary", seed, 60 + seed / 10, protocol="reduced")
         put("vggnet-cifar10", "WIDEN2", seed, 66 + seed / 10, protocol="reduced")
-    status, _, err = bnn("vggnet7", "--budget-uj", "0.9")
+    status, _, err = bnn("recommend", "vggnet7", "--budget-uj", "0.9")
     assert status == 2 and len(err.splitlines()) == 1
     assert "bnn train vggnet-cifar10 --protocol short" in err
     assert "--protocol reduced has results of reduced networks" in err
-    status, out, _ = bnn("vggnet7", "--budget-uj", "0.9", "--protocol", "reduced")
+    status, out, _ = bnn("recommend", "vggnet7", "--budget-uj", "0.9", "--protocol", "reduced")
     assert status == 0 and "REDUCED" in out and "recommended: WIDEN2, reduced" in out
     assert "--width 0.25" in out
-    status, out, _ = bnn("vggnet7", "--budget-uj", "0.9", "--protocol", "reduced", "--json")
+    status, out, _ = bnn("recommend", "vggnet7", "--budget-uj", "0.9", "--protocol", "reduced", "--json")
     answer = json.loads(out)
     assert answer["label"] == "reduced" and answer["recommended"]["width"] == 0.25
     full = ModelSpec("vggnet7", "b" * 9, "b" * 8)
@@ -232,18 +215,18 @@ MISTAKES = {
 
 @pytest.mark.parametrize("arguments, named", MISTAKES.values(), ids=MISTAKES)
 def test_a_mistake_is_one_line_and_status_2(bnn, arguments, named):
-    status, out, err = bnn(*arguments)
+    status, out, err = bnn("recommend", *arguments)
     assert status == 2 and out == ""
     assert len(err.splitlines()) == 1 and err.startswith("bnn: ") and named in err
 
 
 def test_the_named_budget_is_enough(bnn):
-    assert bnn("lenet5", "--budget-uj", str(LEAST))[0] == 0
+    assert bnn("recommend", "lenet5", "--budget-uj", str(LEAST))[0] == 0
 
 
 def test_without_the_binary_network_there_is_no_start(bnn, own):
     put("lenet-mnist", "L1T", 0, 99.0)
-    status, _, err = bnn("lenet5", "--budget-uj", "1")
+    status, _, err = bnn("recommend", "lenet5", "--budget-uj", "1")
     assert status == 2 and "bnn train lenet-mnist --name binary-short" in err
 
 
@@ -252,7 +235,7 @@ def test_a_result_of_another_spec_is_refused(bnn, own):
     (run,) = studies.runs("lenet-mnist", "binary", "short", 0)
     path = results.result_path(run)
     write_json(path, read_json(path) | {"spec_hash": "0" * 12})
-    status, _, err = bnn("lenet5", "--budget-uj", "1")
+    status, _, err = bnn("recommend", "lenet5", "--budget-uj", "1")
     assert status == 2 and len(err.splitlines()) == 1 and "--overwrite" in err
 
 
