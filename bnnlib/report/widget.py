@@ -1,0 +1,68 @@
+"""The energy explorer inside JupyterLab: the choices of the explorer's page, computed by ``bnnlib.energy`` itself."""
+
+import html
+
+import ipywidgets as widgets
+import pandas as pd
+
+from bnnlib.costing import cost_rows, printed
+from bnnlib.energy import table_names
+from bnnlib.errors import UserError
+from bnnlib.models import ARCHS
+from bnnlib.report.explorer import WIDTHS
+from bnnlib.specs import LAYERS, OPERANDS, ModelSpec
+
+
+class Explorer(widgets.VBox):
+    """Controls for network, width, table and the operands of each layer, and the table that ``bnn cost`` prints.
+
+    Where no kernel runs, the table of the choice it was made with is shown instead.
+
+    Args:
+        arch, table: what it begins with; all binary, width 1.
+    """
+
+    def __init__(self, arch: str = "lenet5", table: str = "icmla2020") -> None:
+        self.arch = widgets.Dropdown(options=list(ARCHS), value=arch, description="network")
+        self.width = widgets.Dropdown(options=WIDTHS, value=1, description="width")
+        self.table = widgets.Dropdown(options=table_names(), value=table, description="table")
+        self.shown = widgets.HTML()
+        self.layers = widgets.VBox()
+        self.arch.observe(lambda _: self._begin(), "value")
+        for control in (self.width, self.table):
+            control.observe(lambda _: self._show(), "value")
+        super().__init__([widgets.HBox([self.arch, self.width, self.table]), self.layers, self.shown])
+        self._begin()
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The chosen network."""
+        weights, acts = ("".join(control.value for control in side) for side in (self.weights, self.acts))
+        return ModelSpec(self.arch.value, weights, acts, self.width.value)
+
+    def _begin(self) -> None:
+        """Controls for the layers of another network."""
+        names = [layer.name for layer in ARCHS[self.arch.value].layers]
+        codes = [(name, code) for code, name in OPERANDS.items()]
+        self.weights = [widgets.Dropdown(options=codes, description=f"{name} weights") for name in names]
+        self.acts = [widgets.Dropdown(options=codes, description="its input") for _ in range(1, LAYERS[self.arch.value])]
+        for control in self.weights + self.acts:
+            control.observe(lambda _: self._show(), "value")
+        first, *others = self.weights
+        self.layers.children = [first, *map(widgets.HBox, zip(others, self.acts, strict=True))]
+        self._show()
+
+    def _show(self) -> None:
+        self.shown.value = self.as_html()
+
+    def as_html(self) -> str:
+        """The table of the choice, or why there is none."""
+        try:
+            rows: pd.DataFrame = printed(cost_rows(self.spec, self.table.value))
+        except UserError as error:
+            return f"<p>{html.escape(str(error))}</p>"
+        return rows.to_html(index=False, border=0)
+
+    def _repr_mimebundle_(self, **kwargs: object) -> dict:
+        # what follows is for pages without a kernel; JupyterLab prefers the widget
+        return {**super()._repr_mimebundle_(**kwargs), "text/html": self.as_html(), "text/plain": "Explorer()"}
