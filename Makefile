@@ -21,7 +21,7 @@ PY := $(if $(ACTIVE),"$(ACTIVE)/bin/python",.venv/bin/python)
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
 
-reproduce: environment ## run every notebook, draw every figure; pages go to build/html (minutes)
+reproduce: environment ## run every notebook, draw every figure; the report of it goes to build/html (minutes)
 	$(PY) -m bnnlib.cli reproduce $(ARGS)
 
 test: environment ## run the tests, and compare every output in the notebooks with a fresh run (minutes)
@@ -35,8 +35,8 @@ lab: environment ## open the notebooks in JupyterLab
 full: environment ## as reproduce, but train the long runs anew (hours; needs the data sets, see data/README.md)
 	$(PY) -m bnnlib.cli reproduce --mode full $(ARGS)
 
-report: reproduce ## as reproduce, then say where the pages are
-	@echo "open $(CURDIR)/build/html/00_index.html"
+report: environment ## build the report from the committed notebooks as they are (seconds): build/html/index.html
+	$(PY) -m bnnlib.cli report $(ARGS)
 
 lint: environment ## check the style
 	$(PY) -m ruff check .

@@ -7,7 +7,9 @@ import click
 
 import bnnlib
 from bnnlib import paths, studies
+from bnnlib.cli_bench import benchmarks
 from bnnlib.cli_hardware import hardware
+from bnnlib.cli_packed import predict, verify
 from bnnlib.errors import UserError
 from bnnlib.specs import DATASETS, LAYERS, ModelSpec
 
@@ -32,27 +34,23 @@ def cli() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print an object that a program may read.")
 def cost(arch: str, weights: str | None, acts: str | None, width: float, table: str, as_json: bool) -> None:
     """Energy of one classification of ARCH (lenet5, vggnet7), layer by layer; all binary unless told."""
-    from bnnlib.energy import energy_fj, load_table, profile
+    from bnnlib.costing import cost_rows, printed
 
     layers = LAYERS.get(arch, 1)
     spec = ModelSpec(
         arch, weights if weights is not None else "b" * layers, acts if acts is not None else "b" * (layers - 1), width
     )
-    rows = profile(spec)
-    rows["energy_fj"] = energy_fj(rows, load_table(table))
-    total = rows["energy_fj"].sum() * 1e-9
+    rows = cost_rows(spec, table)
     if as_json:
         keys = ["name", "macs", "vector_length", "weight", "act", "energy_fj"]
         layers_json = json.loads(rows[keys].to_json(orient="records", double_precision=10))
-        click.echo(json.dumps({"total_uj": total, "layers": layers_json}, indent=1))
+        click.echo(json.dumps({"total_uj": rows["energy_fj"].sum() * 1e-9, "layers": layers_json}, indent=1))
         return
-    click.echo(f"{'layer':8}{'MACs':>13}{'vector':>8}  {'activation':11}{'weight':9}{'uJ':>9}{'share':>8}")
-    for row in rows.itertuples():
-        uj = row.energy_fj * 1e-9
-        click.echo(
-            f"{row.name:8}{row.macs:13,}{row.vector_length:8,}  {row.act:11}{row.weight:9}{uj:9.4f}{uj / total:8.1%}"
-        )
-    click.echo(f"{'total':8}{rows['macs'].sum():13,}{'':30}{total:9.4f}   uJ a classification, table {table}")
+    lines = printed(rows)
+    for row in [lines.columns, *lines.to_numpy()]:
+        name, macs, vector, act, weight, uj, share = row
+        line = f"{name:8}{macs:>13}{vector:>8}  {act:11}{weight:9}{uj:>9}{share:>8}"
+        click.echo(f"{line.rstrip()}   uJ a classification, table {table}" if name == "total" else line)
 
 
 @cli.command()
@@ -74,9 +72,11 @@ def cost(arch: str, weights: str | None, acts: str | None, width: float, table: 
     help="Train on the Dask cluster of this scheduler (tcp://host:8786); local makes one here, of --jobs workers.",
 )
 @click.option("-x", "options", multiple=True, metavar="NAME=on|off", help="How to execute it: kernels, amp, graph, …")
+@click.option("--pack", is_flag=True, help="Keep the trained networks too, as packed files in data/pretrained.")
 def train(
     study: str, name: str | None, protocol: str | None, seed: int | None, device: str | None,
     max_minutes: float | None, overwrite: bool, jobs: int | None, scheduler: str | None, options: tuple[str, ...],
+    pack: bool,
 ) -> None:  # fmt: skip
     """Train the runs of STUDY that have no result yet. An interrupted run goes on from its last epoch.
 
@@ -96,7 +96,7 @@ def train(
     try:
         left = runner.train_runs(
             chosen, device, max_minutes, overwrite, click.echo, options=Execution.parse(options), jobs=jobs,
-            scheduler=scheduler, warn=lambda line: click.echo(f"bnn: {line}", err=True),
+            scheduler=scheduler, warn=lambda line: click.echo(f"bnn: {line}", err=True), pack=pack,
         )  # fmt: skip
     except runner.RunsFailedError as error:
         failed, left = len(error.failed), error.left
@@ -164,55 +164,6 @@ def recommend(arch: str, as_json: bool, **options: object) -> None:
     click.echo(json.dumps(found.as_dict(), indent=1) if as_json else "\n".join(recipe.report(found)))
 
 
-@cli.group("bench")
-def benchmarks() -> None:
-    """Measure this machine; nothing of it runs in the tests."""
-
-
-@benchmarks.command("training")
-@click.option("--network", "networks", multiple=True, type=click.Choice(sorted(LAYERS)), help="Only this network.")
-@click.option("--device", help="A torch device; default cuda if there is one, else cpu.")
-@click.option("-x", "options", multiple=True, metavar="NAME=on|off", help="How to execute ours: kernels, amp, graph, …")
-@click.option("--seconds", default=2.0, show_default=True, help="For each side, in each round.")
-@click.option("--rounds", default=5, show_default=True, help="Figures are medians over so many.")
-@click.option("--json", "as_json", is_flag=True, help="Print an object that a program may read.")
-def bench_training(
-    networks: tuple[str, ...], device: str | None, options: tuple[str, ...], seconds: float, rounds: int, as_json: bool
-) -> None:
-    """Images a second in training, beside a plain loop and the machine's matrix product, taking turns."""
-    from bnnlib import bench
-    from bnnlib.execution import Execution
-
-    execution, rows = Execution.choose(device, **Execution.parse(options)), []
-    header = (
-        f"{'network':9}{'precision':>10}{'batch':>6}{'ours img/s':>12}{'plain img/s':>12}{'ratio':>7}{'of peak':>9}"
-    )
-    if not as_json:
-        click.echo(f"{bench.machine(execution)}\n{header}")
-    for row in bench.training(execution, networks, seconds, rounds):
-        rows.append(row)
-        if not as_json:
-            click.echo(
-                f"{row['network']:9}{row['precision']:>10}{row['batch']:6}{row['ours_img_s']:12,.0f}"
-                f"{row['plain_img_s']:12,.0f}{row['ratio']:7.2f}{row['peak_share']:9.1%}"
-            )
-    if as_json:
-        click.echo(
-            json.dumps({"machine": bench.machine(execution), "execution": execution.as_dict(), "rows": rows}, indent=1)
-        )
-
-
-@benchmarks.command("agreement")
-@click.option("--seeds", type=click.IntRange(min=2), default=5, show_default=True, help="Trainings of each.")
-@click.option("--epochs", type=click.IntRange(min=1), default=10, show_default=True, help="Of binary LeNet5 on MNIST.")
-def bench_agreement(seeds: int, epochs: int) -> None:
-    """Validation curves of fast training and of the plain loop (an hour or more; goes on where it stopped)."""
-    from bnnlib import agreement
-
-    rows = agreement.compare(agreement.measure(seeds, epochs, click.echo))
-    click.echo(rows.round(3).to_string())
-
-
 @cli.group()
 def data() -> None:
     """Fetch and check the data sets."""
@@ -247,10 +198,23 @@ def check() -> None:
 @click.option("-p", "parameters", multiple=True, metavar="NAME=VALUE", help="A parameter of the notebooks.")
 @click.option("--resume", is_flag=True, help="Skip what an earlier batch finished.")
 def reproduce(only: tuple[str, ...], mode: str, parameters: tuple[str, ...], resume: bool) -> None:
-    """Run the notebooks in order; executed copies and HTML go to build/, figures to figures/."""
+    """Run the notebooks in order and build the report of them; both go to build/, figures to figures/."""
     from bnnlib import notebooks
+    from bnnlib.report import site
 
-    _finish(notebooks.run_all(only or None, dict(_pair(p) for p in parameters), mode, resume))
+    outcomes = notebooks.run_all(only or None, dict(_pair(p) for p in parameters), mode, resume)
+    copies = [paths.BUILD / "notebooks" / f"{outcome.name}.ipynb" for outcome in outcomes if not outcome.error]
+    click.echo(f"report: {site.build(copies)}")
+    _finish(outcomes)
+
+
+@cli.command()
+@click.option("--out", help="Folder of the report; default build/html.")
+def report(out: str | None) -> None:
+    """Build the report site from the committed notebooks, with nothing executed."""
+    from bnnlib.report import site
+
+    click.echo(f"report: {site.build(out=out)}")
 
 
 @cli.command()
@@ -262,7 +226,8 @@ def refresh(names: tuple[str, ...]) -> None:
     _finish(execute_in_place(names or None))
 
 
-cli.add_command(hardware)
+for command in (benchmarks, verify, predict, hardware):
+    cli.add_command(command)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Run the notebooks in order, each with checked parameters and the same Python: executed copies and HTML go to build/.
+"""Run the notebooks in order, each with checked parameters and the same Python: executed copies go to build/.
 
 The committed notebook is only read. Parameters are the lines of the cell tagged ``parameters``, such as
 ``seeds: list[int] = [0, 1]  # seeds of the live training``.
@@ -12,7 +12,6 @@ import hashlib
 import io
 import json
 import math
-import os
 import re
 import sys
 import time
@@ -26,7 +25,7 @@ from pathlib import Path
 import bnnlib
 from bnnlib import paths
 from bnnlib.errors import UserError
-from bnnlib.files import read_json, write_atomic, write_json
+from bnnlib.files import read_json, write_json
 
 MODES = ("quick", "full")
 
@@ -168,7 +167,7 @@ def run_all(
     names: Iterable[str] | None = None, parameters: Mapping[str, object] | None = None, mode: str = "quick",
     resume: bool = False, out: Path | None = None, progress: bool = True, folder: Path | None = None,
 ) -> list[Outcome]:  # fmt: skip
-    """Run notebooks in order: executed copies to OUT/notebooks, HTML to OUT/html, the state to OUT/reproduce.json.
+    """Run notebooks in order: executed copies to OUT/notebooks, the state to OUT/reproduce.json.
 
     A notebook that fails does not stop the others. With ``resume``, notebooks that an earlier call finished with the
     same code and parameters are skipped. The working folder is that of the notebooks, as in JupyterLab and nbval.
@@ -187,14 +186,13 @@ def run_all(
 
     outcomes = []
     for path in chosen:
-        name, start = path.stem, time.monotonic()
-        copy, page = out / "notebooks" / path.name, out / "html" / f"{name}.html"
-        if state.get(name, {}).get("fingerprint") == prints[path] and copy.exists() and page.exists():
+        name, start, copy = path.stem, time.monotonic(), out / "notebooks" / path.name
+        if state.get(name, {}).get("fingerprint") == prints[path] and copy.exists():
             outcome = Outcome(name, "skipped")
         else:
             state.pop(name, None)
             write_json(state_file, state)  # before the run: a killed batch knows that this one is not done
-            error = execute(path, copy, settings[path], bar=progress) or _write_html(copy, page, path.parent)
+            error = execute(path, copy, settings[path], bar=progress)
             outcome = Outcome(name, "failed" if error else "done", (time.monotonic() - start) / 60, error)
             if not error:
                 state[name] = {"fingerprint": prints[path], "minutes": round(outcome.minutes, 2)}
@@ -258,33 +256,6 @@ def _this_python() -> type:
             return KernelSpec(argv=argv, env=environment, display_name="Python 3 (ipykernel)", language="python")
 
     return ThisPython
-
-
-_PAGE = """{%- extends 'index.html.j2' -%}
-{%- block html_head_js_requirejs -%}{%- endblock -%}
-{%- block data_png -%}
-<img alt="{{ (output | get_metadata('alt', 'image/png') or '') | escape_html }}"
- src="data:image/png;base64,{{ output.data['image/png'] | replace('\\n', '') }}">
-{%- endblock -%}"""
-
-
-def _write_html(copy: Path, page: Path, folder: Path) -> str:
-    """Write an executed copy as HTML whose links work: to other notebooks as HTML, to files where they are."""
-    from nbconvert import HTMLExporter
-
-    def moved(link: re.Match) -> str:
-        path, anchor = link.groups()
-        if re.fullmatch(r"\d\d_\w+\.ipynb", path):
-            return f'href="{path.removesuffix(".ipynb")}.html{anchor}"'
-        return f'href="{os.path.relpath(folder / path, page.parent)}{anchor}"' if (folder / path).exists() else link[0]
-
-    try:
-        exporter = HTMLExporter(embed_images=True, raw_template=_PAGE)
-        html, _ = exporter.from_filename(str(copy), resources={"metadata": {"name": page.stem, "path": str(folder)}})
-        write_atomic(page, re.sub(r'href="([^":#?]+)(#[^"]*|)"', moved, html))
-    except Exception as error:  # as above: the others still run
-        return f"no HTML: {type(error).__name__}: {_first_line(str(error))}"
-    return ""
 
 
 def _fingerprint(path: Path, parameters: Mapping[str, object]) -> str:

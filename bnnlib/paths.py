@@ -25,3 +25,8 @@ def results_dir() -> Path:
 def checkpoints_dir() -> Path:
     """Folder of unfinished trainings: ``$BNN_CHECKPOINTS`` if set, else ``build/checkpoints``."""
     return Path(os.environ.get("BNN_CHECKPOINTS") or BUILD / "checkpoints").expanduser()
+
+
+def packed_dir() -> Path:
+    """Folder of the packed networks: ``$BNN_PACKED`` if set, else the committed ``data/pretrained``."""
+    return Path(os.environ.get("BNN_PACKED") or DATA / "pretrained").expanduser()

@@ -8,25 +8,8 @@ import sys
 import pandas as pd
 import pytest
 
-from bnnlib import cli, paths, studies
+from bnnlib import paths, studies
 from bnnlib.specs import ModelSpec, TrainSpec
-
-
-@pytest.fixture
-def bnn(monkeypatch, capsys):
-    """Run `bnn ...` in this process; gives (exit status, standard output, standard error)."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["bnn", *arguments])
-        try:
-            cli.main()
-            status = 0
-        except SystemExit as stop:
-            status = stop.code
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture

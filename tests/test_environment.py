@@ -1,5 +1,6 @@
 """environment.yml (conda), requirements.lock (pip) and pyproject.toml name the same packages in the same versions."""
 
+import os
 import re
 import tomllib
 
@@ -98,6 +99,21 @@ def test_the_python_of_conda_is_allowed_by_the_project():
     oldest = tomllib.loads(PROJECT.read_text())["project"]["requires-python"]
     assert python == "python=3.12"
     assert oldest == ">=3.11"
+
+
+def test_binder_has_what_the_notebooks_need_in_the_same_versions():
+    conda = {
+        re.split("[=<>! ]", entry)[0]: entry for entry in yaml.safe_load(ENVIRONMENT.read_text())["dependencies"][:-1]
+    }
+    binder = yaml.safe_load((ROOT / ".binder" / "environment.yml").read_text())["dependencies"]
+    binder = {re.split("[=<>! ]", entry)[0]: entry for entry in binder}
+    assert binder.pop("pytorch-cpu") == conda["pytorch"].replace("pytorch", "pytorch-cpu")
+    assert {name: conda.get(name) for name in binder} == binder
+    metadata = tomllib.loads(PROJECT.read_text())["project"]
+    wanted = {normal(n) for n in metadata["dependencies"] + metadata["optional-dependencies"]["notebooks"]}
+    assert wanted - {normal(PIP_NAME.get(name, name)) for name in binder} == {"torch"}
+    build = ROOT / ".binder" / "postBuild"
+    assert os.access(build, os.X_OK) and "pip install --no-deps -e ." in build.read_text()
 
 
 def test_the_citation_names_this_version_and_the_paper():

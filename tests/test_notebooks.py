@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from bnnlib import UserError, figures, notebooks, paths, refresh
+from bnnlib.files import write_atomic
 
 PARAMETERS = """mode: str = "quick"  # quick or full
 steps: int = 3  # how many
@@ -44,9 +45,6 @@ LOOK = """import os, sys
 print(mode, steps, rates, os.environ["MPLBACKEND"])
 print(sys.executable)
 print(os.getcwd())"""
-SHOW = """from IPython.display import display
-display({"image/png": "iVBORw0KGgo="}, raw=True, metadata={"image/png": {"alt": "a <dot>"}})"""
-LINKS = "[next](01_fails.ipynb#Claims) [read me](../README.md) [paper](https://doi.org/x) [gone](gone.md)"
 FAILS = "x = 1\nassert x == 2, 'x is wrong'"
 
 
@@ -56,9 +54,8 @@ def batch(tmp_path_factory):
     root = tmp_path_factory.mktemp("batch")
     folder = root / "notebooks"
     folder.mkdir()
-    (root / "README.md").touch()
     declared = (PARAMETERS, ["parameters"])
-    write(folder, "00_good", "# Good", declared, LOOK, SHOW, LINKS)
+    write(folder, "00_good", "# Good", declared, LOOK)
     write(folder, "01_fails", "# Fails", declared, "## Claims", FAILS, "print('never')")
     write(folder, "02_dies", "# Dies", "import os\nos._exit(3)")
     write(folder, "03_after", "# After", 'print("here")')
@@ -101,16 +98,6 @@ def test_committed_notebooks_are_only_read(batch):
     assert {path.name: path.read_bytes() for path in (root / "notebooks").iterdir()} == before
 
 
-def test_pages_link_to_pages(batch):
-    root, _, _ = batch
-    page = (root / "build" / "html" / "00_good.html").read_text()
-    for link in ("01_fails.html#Claims", "../../README.md", "https://doi.org/x", "gone.md"):
-        assert f'href="{link}"' in page
-    assert 'alt="a &lt;dot&gt;"' in page
-    assert "require.min.js" not in page
-    assert not (root / "build" / "html" / "01_fails.html").exists()
-
-
 # --- what the batch decides, with the execution replaced --------------------------------------------------------------
 
 
@@ -125,11 +112,10 @@ def fake(monkeypatch):
         Fake.ran.append((path.stem, dict(parameters)))
         if path.stem == Fake.stops:
             raise KeyboardInterrupt
-        notebooks.write_atomic(copy, path.read_text())
+        write_atomic(copy, path.read_text())
         return "cell 1: wrong" if path.stem == Fake.fails else ""
 
     monkeypatch.setattr(notebooks, "execute", execute)
-    monkeypatch.setattr(notebooks, "_write_html", lambda copy, page, folder: str(notebooks.write_atomic(page, ""))[:0])
     return Fake
 
 
@@ -169,7 +155,7 @@ def test_resume_runs_what_changed_or_failed(three, fake):
     assert run(three, resume=True, mode="full") == ["done"] * 3
     assert run(three, resume=True, mode="full", parameters={"steps": "4"}) == ["done"] * 3
     assert fake.ran[-1] == ("02_c", {"mode": "full", "steps": 4})
-    (three.parent / "build" / "html" / "00_a.html").unlink()
+    (three.parent / "build" / "notebooks" / "00_a.ipynb").unlink()
     assert run(three, resume=True, mode="full", parameters={"steps": "4"}) == ["done", "skipped", "skipped"]
 
 
