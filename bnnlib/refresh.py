@@ -16,6 +16,7 @@ from bnnlib.errors import UserError
 from bnnlib.files import write_atomic
 from bnnlib.notebooks import Outcome, execute, find, parameters_of, read, tags
 
+WIDGET = "application/vnd.jupyter.widget-view+json"  # means something to a running kernel only
 LONGEST_DEFINITION = 15  # lines; longer ones belong in the library
 _KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 _LANGUAGE = {"file_extension": ".py", "mimetype": "text/x-python", "name": "python", "pygments_lexer": "ipython3"}
@@ -52,6 +53,8 @@ def clean(notebook: dict) -> dict:
         kept = cell["metadata"].items()
         cell["metadata"] = {key: value for key, value in kept if value and key not in ("execution", "papermill")}
         cell["source"] = cell["source"].splitlines(keepends=True)
+        for output in cell.get("outputs", []):
+            output.get("data", {}).pop(WIDGET, None)
     notebook["metadata"] = {"kernelspec": _KERNEL, "language_info": _LANGUAGE}
     return notebook
 

@@ -22,6 +22,7 @@ from urllib.parse import unquote
 from bnnlib import notebooks, paths
 from bnnlib.errors import UserError
 from bnnlib.files import read_json, write_atomic
+from bnnlib.refresh import WIDGET
 from bnnlib.report import explorer
 
 PAGES = ("CONTRIBUTING.md", "CHANGELOG.md", "bnnlib/README.md", "data/README.md", "data/energy/README.md")
@@ -183,7 +184,7 @@ def _notebook(notebook: dict, stem: str, source: Path, figures: dict[str, dict])
         cells.append(cell)
         for j, output in enumerate(cell.get("outputs", [])):
             data = output.get("data", {})
-            data.pop("application/vnd.jupyter.widget-view+json", None)  # needs a kernel, and scripts from elsewhere
+            data.pop(WIDGET, None)
             picture = data.pop("image/png", None)
             if picture is None:
                 continue

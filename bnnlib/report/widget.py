@@ -19,20 +19,20 @@ class Explorer(widgets.VBox):
     Where no kernel runs, the table of the choice it was made with is shown instead.
 
     Args:
-        arch, table: what it begins with; all binary, width 1.
+        spec, table: what it begins with; the width is one of ``WIDTHS``.
     """
 
-    def __init__(self, arch: str = "lenet5", table: str = "icmla2020") -> None:
-        self.arch = widgets.Dropdown(options=list(ARCHS), value=arch, description="network")
-        self.width = widgets.Dropdown(options=WIDTHS, value=1, description="width")
+    def __init__(self, spec: ModelSpec, table: str = "icmla2020") -> None:
+        self.arch = widgets.Dropdown(options=list(ARCHS), value=spec.arch, description="network")
+        self.width = widgets.Dropdown(options=WIDTHS, value=spec.width, description="width")
         self.table = widgets.Dropdown(options=table_names(), value=table, description="table")
         self.shown = widgets.HTML()
         self.layers = widgets.VBox()
-        self.arch.observe(lambda _: self._begin(), "value")
+        self.arch.observe(lambda change: self._begin(_binary(change.new)), "value")
         for control in (self.width, self.table):
             control.observe(lambda _: self._show(), "value")
         super().__init__([widgets.HBox([self.arch, self.width, self.table]), self.layers, self.shown])
-        self._begin()
+        self._begin(spec)
 
     @property
     def spec(self) -> ModelSpec:
@@ -40,12 +40,11 @@ class Explorer(widgets.VBox):
         weights, acts = ("".join(control.value for control in side) for side in (self.weights, self.acts))
         return ModelSpec(self.arch.value, weights, acts, self.width.value)
 
-    def _begin(self) -> None:
+    def _begin(self, spec: ModelSpec) -> None:
         """Controls for the layers of another network."""
-        names = [layer.name for layer in ARCHS[self.arch.value].layers]
-        codes = [(name, code) for code, name in OPERANDS.items()]
-        self.weights = [widgets.Dropdown(options=codes, description=f"{name} weights") for name in names]
-        self.acts = [widgets.Dropdown(options=codes, description="its input") for _ in range(1, LAYERS[self.arch.value])]
+        names = [layer.name for layer in ARCHS[spec.arch].layers]
+        self.weights = [_operand(f"{name} weights", code) for name, code in zip(names, spec.weights, strict=True)]
+        self.acts = [_operand("its input", code) for code in spec.acts]
         for control in self.weights + self.acts:
             control.observe(lambda _: self._show(), "value")
         first, *others = self.weights
@@ -66,3 +65,11 @@ class Explorer(widgets.VBox):
     def _repr_mimebundle_(self, **kwargs: object) -> dict:
         # what follows is for pages without a kernel; JupyterLab prefers the widget
         return {**super()._repr_mimebundle_(**kwargs), "text/html": self.as_html(), "text/plain": "Explorer()"}
+
+
+def _binary(arch: str) -> ModelSpec:
+    return ModelSpec(arch, "b" * LAYERS[arch], "b" * (LAYERS[arch] - 1))
+
+
+def _operand(label: str, code: str) -> widgets.Dropdown:
+    return widgets.Dropdown(options=[(name, code) for code, name in OPERANDS.items()], value=code, description=label)
