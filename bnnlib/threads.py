@@ -78,6 +78,14 @@ def count() -> int:
     return min(torch.get_num_threads(), config.NUMBA_NUM_THREADS)
 
 
+def share(threads: int) -> None:
+    """Let the next parallel code of numba's use so many threads, and torch as many as before."""
+    before = torch.get_num_threads()
+    set_num_threads(threads)  # numba's first start of its threads sets OpenMP's number, which is torch's too
+    if torch.get_num_threads() != before:
+        torch.set_num_threads(before)
+
+
 def run(kernel: object, *arguments: torch.Tensor | np.ndarray | int) -> None:
     """Call a kernel of ``kernels`` on tensors, arrays and numbers, in all threads."""
     arrays = [a.detach().numpy() if isinstance(a, torch.Tensor) else a for a in arguments]
@@ -85,5 +93,5 @@ def run(kernel: object, *arguments: torch.Tensor | np.ndarray | int) -> None:
     if threads == 1:
         kernel(*arrays)
     else:
-        set_num_threads(threads)
+        share(threads)
         _SHARED[kernel](threads, *arrays)

@@ -1,6 +1,8 @@
 """The fast training path against torch and against the plain loop: same forward, same gradients, same training."""
 
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from bnnlib import UserError, agreement, build, data, fast, files, kernels, simd
 from bnnlib.execution import Execution
 from bnnlib.layers import quantize_weight
 from bnnlib.models import ARCHS
+from bnnlib.paths import ROOT
 from bnnlib.plain import PlainTraining
 from bnnlib.specs import ModelSpec, RunSpec, TrainSpec
 from bnnlib.train import Training, evaluate, train
@@ -29,6 +32,18 @@ def thread_count(request):
     torch.set_num_threads(request.param)
     yield request.param
     torch.set_num_threads(before)
+
+
+def test_torch_keeps_its_threads_when_numba_starts_its_own():
+    code = """
+import torch
+from bnnlib import threads
+torch.set_num_threads(1)
+threads.share(2)
+print(torch.get_num_threads())
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert ran.stdout == "1\n"
 
 
 def signs(*shape: int) -> torch.Tensor:

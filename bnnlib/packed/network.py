@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numba import config, set_num_threads
+from numba import config
 
 from bnnlib.errors import UserError
 from bnnlib.models import ARCHS
@@ -13,6 +13,7 @@ from bnnlib.packed.codes import BLOCK, code_weights, elements, layout, table
 from bnnlib.packed.files import load
 from bnnlib.packed.layers import IntegerLayer, IntegerNetwork
 from bnnlib.specs import OPERANDS
+from bnnlib.threads import share
 
 BATCH = 64  # images that go through a layer together: enough to read its weights once for many
 
@@ -162,7 +163,7 @@ class PackedNet:
     def _sums(self, x: np.ndarray) -> np.ndarray:
         threads = min(self.threads or torch.get_num_threads(), config.NUMBA_NUM_THREADS)
         if threads > 1:
-            set_num_threads(threads)
+            share(threads)
         first, *_, last = self.layers
         acts = first.values(x, self.levels, threads)
         for layer, behind in zip(self.layers, self.layers[1:], strict=False):
