@@ -40,6 +40,23 @@ class Data:
     test_x: Tensor
     test_y: Tensor
 
+    @classmethod
+    def of(cls, train: tuple, val: tuple, test: tuple) -> "Data":
+        """Data of your own.
+
+        Args:
+            train, val, test: (images, labels) each, as tensors or arrays: uint8 [N, C, H, W] and integers [N] from 0.
+
+        Raises:
+            UserError: a part is empty, or its images or labels are of another type or shape.
+        """
+        parts = [_part(name, *pair) for name, pair in (("train", train), ("val", val), ("test", test))]
+        for name, (x, _) in zip(("val", "test"), parts[1:], strict=True):
+            if x.shape[1:] != parts[0][0].shape[1:]:
+                shapes = [list(part.shape[1:]) for part in (x, parts[0][0])]
+                raise UserError(f"{name} images are {shapes[0]}, those of train {shapes[1]}; make them equal")
+        return cls(*(tensor for part in parts for tensor in part))
+
     @property
     def checksum(self) -> str:
         """SHA-256 over the bytes of all six tensors in order: content and split."""
@@ -51,6 +68,16 @@ class Data:
     def to(self, device: torch.device | str) -> "Data":
         """The same data on ``device``."""
         return Data(*(getattr(self, f.name).to(device) for f in fields(self)))
+
+
+def _part(name: str, x: object, y: object) -> tuple[Tensor, Tensor]:
+    """Images and labels of one split as tensors, checked."""
+    x, y = torch.as_tensor(x), torch.as_tensor(y)
+    if x.dtype != torch.uint8 or x.ndim != 4 or not len(x):
+        raise UserError(f"{name} images are {x.dtype} {list(x.shape)}; give torch.uint8 [N, C, H, W], 0 to 255")
+    if y.is_floating_point() or y.is_complex() or y.shape != x.shape[:1] or bool((y < 0).any()):
+        raise UserError(f"{name} labels are {y.dtype} {list(y.shape)}; give {len(x)} integers of 0 or more")
+    return x, y.long()
 
 
 def load(name: str, image: tuple[int, int, int] | None = None) -> Data:

@@ -21,7 +21,7 @@ LOSSES = {"squared_hinge": squared_hinge, "cross_entropy": F.cross_entropy}
 
 def bipolar_penalty(model: nn.Module) -> Tensor:
     """Sum of 1 - w^2 over the latent weights of the binary layers (Tang et al., AAAI 2017); gradient -2 w."""
-    layers = [m for m in model if getattr(m, "weight_operand", None) == "binary"]
+    layers = [m for m in model.modules() if getattr(m, "weight_operand", None) == "binary"]
     if not layers:
         raise UserError("the bipolar regulariser needs a binary layer; set bipolar=0")
     return sum((1 - m.weight.square()).sum() for m in layers)

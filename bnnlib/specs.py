@@ -148,7 +148,7 @@ class TrainSpec(Spec):
     """A training protocol.
 
     Args:
-        dataset: ``mnist``, ``fashion-mnist``, ``cifar10``, ``svhn`` or ``digits``.
+        dataset: ``mnist``, ``fashion-mnist``, ``cifar10``, ``svhn`` or ``digits``; ``own`` for ``bnnlib.fit``.
         epochs: passes over the training images.
         batch: images a step; a last smaller batch is dropped.
         optimizer: ``sgd``, ``adam`` or ``adamw``.
@@ -193,7 +193,7 @@ class TrainSpec(Spec):
     pretrain_epochs: int = 0
 
     def __post_init__(self) -> None:
-        _one_of("dataset", self.dataset, DATASETS)
+        _one_of("dataset", self.dataset, (*DATASETS, OWN))
         _number("epochs", self.epochs, 1, int)
         _number("batch", self.batch, 2, int)
         _one_of("optimizer", self.optimizer, ("sgd", "adam", "adamw"))
@@ -227,6 +227,7 @@ class TrainSpec(Spec):
 
 
 DATASETS = ("mnist", "fashion-mnist", "cifar10", "svhn", "digits")
+OWN = "own"  # images that a caller hands over
 
 
 @dataclass(frozen=True)

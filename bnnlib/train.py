@@ -19,7 +19,6 @@ from bnnlib import data as datasets
 from bnnlib.errors import UserError
 from bnnlib.execution import Execution
 from bnnlib.files import write_atomic
-from bnnlib.layers import QuantConv2d, QuantLinear
 from bnnlib.models import ARCHS, build
 from bnnlib.objective import LOSSES, bipolar_penalty, learning_rate, make_optimizer
 from bnnlib.specs import RunSpec
@@ -67,7 +66,13 @@ def evaluate(
 class Training:
     """The state of a run between epochs, and how it is saved and restored."""
 
-    def __init__(self, run: RunSpec, execution: Execution | None = None, data: datasets.Data | None = None) -> None:
+    def __init__(
+        self,
+        run: RunSpec,
+        execution: Execution | None = None,
+        data: datasets.Data | None = None,
+        model: nn.Module | None = None,
+    ) -> None:
         self.run = run
         self.execution = execution = execution or Execution.choose()
         self.device = torch.device(execution.device)
@@ -87,7 +92,7 @@ class Training:
             raise UserError(f"batch {run.train.batch} is too large; there are {len(self.data.train_x)} training images")
         with torch.random.fork_rng():
             torch.manual_seed(run.seed)
-            self.model = build(run.model).to(self.device)
+            self.model = (model or build(run.model)).to(self.device)
         if execution.channels_last:
             self.model.to(memory_format=torch.channels_last)
         self.optimizer = make_optimizer(run.train, self.model, graph=execution.graph)
@@ -96,9 +101,7 @@ class Training:
         self.hits = torch.zeros((), device=self.device, dtype=torch.long)
         self.generator = torch.Generator().manual_seed(run.seed)
         self.clipped = [
-            m.weight
-            for m in self.model
-            if isinstance(m, QuantConv2d | QuantLinear) and m.weight_operand in ("binary", "ternary")
+            m.weight for m in self.model.modules() if getattr(m, "weight_operand", None) in ("binary", "ternary")
         ]
         self.history: list[dict] = []
         self.best_epoch, self.best_state, self.seconds = 0, {}, 0.0
@@ -239,6 +242,7 @@ def train(
     checkpoint: Path | None = None,
     max_minutes: float | None = None,
     data: datasets.Data | None = None,
+    model: nn.Module | None = None,
     bar: tqdm | None = None,
 ) -> Outcome | None:
     """Train a run to its end, or until the time is up.
@@ -249,13 +253,14 @@ def train(
         checkpoint: file to go on from if it exists, and to write after every epoch; None keeps nothing.
         max_minutes: do not start an epoch that would end later than this, judged by the longest one so far.
         data: the data, if it is in memory already.
+        model: what to train in the place of the network of ``run.model`` (see ``fit``).
         bar: takes the steps by ``update(n)`` and the state by ``set_postfix_str(text)``; None is a bar on the terminal.
 
     Returns:
         The outcome, or None if the time was up first (the checkpoint then holds the rest).
     """
     started, longest = time.monotonic(), 0.0
-    state = Training(run, execution, data)
+    state = Training(run, execution, data, model)
     if checkpoint is not None and checkpoint.exists():
         state.restore(checkpoint)
     elif run.train.pretrain_epochs:
