@@ -111,11 +111,9 @@ class QuantConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         w = quantize_weight(self.weight, self.weight_operand)
         x = self.padded(x)
-        if x.device.type == "cpu" and not x.requires_grad and self.in_channels <= 3:
-            y = self._patches_times_weights(x, w)
-        else:
-            y = F.conv2d(x, w)
-        return self.scaled(y)
+        of_an_image = x.device.type == "cpu" and not x.requires_grad and self.in_channels <= 3
+        product = self._patches_times_weights if of_an_image and not torch.compiler.is_exporting() else F.conv2d
+        return self.scaled(product(x, w))
 
     def padded(self, x: Tensor) -> Tensor:
         """The input with its border, as integers if it has levels: [N, C, H, W] to [N, C, H + 2 pad, W + 2 pad]."""

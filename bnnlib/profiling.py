@@ -21,6 +21,13 @@ from bnnlib.planes import Multiply
 from bnnlib.specs import ModelSpec
 
 PRODUCTS = (F.linear, F.conv1d, F.conv2d, F.conv3d)
+# products of two activations, and other kinds of layers; by name, since a method is another object than its function
+UNCOUNTED = {
+    "matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "mv", "dot", "inner", "addmm", "addmv", "addbmm", "baddbmm",
+    "einsum", "tensordot", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "bilinear",
+    "scaled_dot_product_attention", "multi_head_attention_forward", "rnn_tanh", "rnn_relu", "gru", "lstm",
+    "rnn_tanh_cell", "rnn_relu_cell", "gru_cell", "lstm_cell",
+}  # fmt: skip
 COLUMNS = ["name", "macs", "vector_length", "weight", "act", "weight_bits", "activation_bits", "outputs"]
 
 
@@ -43,7 +50,8 @@ def profile(model: nn.Module | ModelSpec) -> pd.DataFrame:
             ModelSpec, which is built without memory and profiled by its shapes (there are then no values to check).
 
     Raises:
-        UserError: a layer's tensors hold values that its operands do not have, or a product declares no operand.
+        UserError: a layer's tensors hold values that its operands do not have, a product declares no operand, or one
+            is of a kind that this does not count.
     """
     if isinstance(model, ModelSpec):
         return _profile_spec(model).copy()
@@ -84,12 +92,14 @@ class Recorder(TorchFunctionMode):
         super().__init__()
         self.rows: list[tuple] = []
         self.layers: list[list] = []  # [module, values in its input, products] of the layers that are running
+        self.running: list[nn.Module] = []  # innermost last
         self.act = "float"
         self.names = {module: name for name, module in model.named_modules()}
 
     def __enter__(self) -> "Recorder":
         self.hooks = []
         for module in self.names:
+            self.hooks += [module.register_forward_pre_hook(self._enter), module.register_forward_hook(self._leave)]
             if hasattr(module, "weight_operand"):
                 self.hooks += [module.register_forward_pre_hook(self._enter_layer)]
                 self.hooks += [module.register_forward_hook(self._leave_layer)]
@@ -103,6 +113,12 @@ class Recorder(TorchFunctionMode):
         for hook in self.hooks:
             hook.remove()
         super().__exit__(*error)
+
+    def _enter(self, module: nn.Module, inputs: tuple) -> None:
+        self.running.append(module)
+
+    def _leave(self, *_: object) -> None:
+        self.running.pop()
 
     def _enter_layer(self, module: nn.Module, inputs: tuple) -> None:
         self.layers.append([module, inputs[0].numel(), 0])
@@ -118,16 +134,28 @@ class Recorder(TorchFunctionMode):
         self.act = module.operand
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
+        if getattr(function, "__name__", None) in UNCOUNTED:
+            raise UserError(
+                f"{self._where()} multiplies by {function.__name__}, which is not counted; only convolutions and fully "
+                "connected layers are"
+            )
         output = function(*args, **(kwargs or {}))
         if function in PRODUCTS:
             named = dict(zip(("input", "weight"), args, strict=False)) | (kwargs or {})
             self._note_product(named["input"], named["weight"], output)
         return output
 
+    def _where(self) -> str:
+        """The module that runs, by its name in the network and its kind."""
+        module = self.running[-1]
+        return f"{self.names[module]} ({type(module).__name__})" if self.names[module] else type(module).__name__
+
     def _note_product(self, x: Tensor, w: Tensor, y: Tensor) -> None:
         if not self.layers:
-            shape = list(w.shape)
-            raise UserError(f"a product with weights {shape} declares no operand; use QuantConv2d or QuantLinear")
+            raise UserError(
+                f"{self._where()} multiplies by weights {list(w.shape)} and declares no operands; build it of "
+                "QuantConv2d and QuantLinear, or quantize it with bnnlib.binarize"
+            )
         layer = self.layers[-1]
         module, inputs, products = layer
         name, weight, act = self.names[module], module.weight_operand, getattr(module, "input_operand", self.act)

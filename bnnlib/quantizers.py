@@ -15,7 +15,7 @@ from torch import Tensor
 
 def _refuse_nan(x: Tensor) -> None:
     """Stop at a NaN: a comparison would silently turn it into the lowest level."""
-    if x.numel() == 0 or not x.is_floating_point():
+    if x.numel() == 0 or not x.is_floating_point() or torch.compiler.is_exporting():  # a graph has no branches
         return
     lowest = x.detach().amin()  # one pass; a NaN anywhere comes through
     if x.device.type == "cpu":
@@ -84,7 +84,7 @@ def power_of_two_scale(w: Tensor) -> Tensor:
 
     Zero weights get scale 1.
     """
-    largest = w.abs().amax().float()
+    largest = w.abs().max().float()
     return torch.where(largest > 0, torch.exp2(torch.ceil(torch.log2(largest))), torch.ones_like(largest))
 
 

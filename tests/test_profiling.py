@@ -160,7 +160,7 @@ def test_padding_is_an_operand_too():
 def test_a_product_without_operands_is_refused():
     model = build(LENET)
     model.fc2 = nn.Linear(512, 10)
-    with pytest.raises(UserError, match=r"a product with weights .10, 512. declares no operand"):
+    with pytest.raises(UserError, match=r"fc2 \(Linear\) multiplies by weights .10, 512. and declares no operands"):
         profile(model)
     with pytest.raises(UserError, match="Sequential has no Image module"):
         profile(nn.Sequential(QuantConv2d(1, 1, 3)))
