@@ -89,17 +89,22 @@ def _scale_and_bias(layer: nn.Module, inputs: tuple, y: Tensor) -> Tensor:
 
 
 def _export(plain: nn.Module, example: Tensor) -> torch.onnx.ONNXProgram:
-    """torch's exporter, without its lines on the terminal and without merging operators, which changes roundings."""
+    """torch's exporter without its lines on the terminal; constants are folded, operators not merged: roundings stay."""
+    from onnxscript.optimizer import fold_constants, remove_unused_nodes
+
     with warnings.catch_warnings(), torch.no_grad(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
-        return torch.onnx.export(
+        program = torch.onnx.export(
             plain, (example,), dynamo=True, verbose=False, optimize=False, opset_version=OPSET,
             input_names=["image"], output_names=["logits"], dynamic_shapes=({0: torch.export.Dim("N")},),
         )  # fmt: skip
+        fold_constants(program.model)
+        remove_unused_nodes(program.model)
+        return program
 
 
 def _store_integers(proto: object, steps: dict[str, tuple[int, float]]) -> None:
-    """Replace each weight of ``steps`` in an ``onnx.ModelProto`` by its integers and a DequantizeLinear of the same name."""
+    """Let each weight of ``steps`` in an ``onnx.ModelProto`` be integers and a DequantizeLinear of its name."""
     from onnx import helper, numpy_helper
 
     graph = proto.graph
