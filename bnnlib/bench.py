@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from bnnlib import data as datasets
 from bnnlib import studies
+from bnnlib.augment import batches
 from bnnlib.data import Data
 from bnnlib.errors import UserError
 from bnnlib.execution import Execution
@@ -65,7 +65,7 @@ def measure(run: RunSpec, execution: Execution, seconds: float, rounds: int) -> 
     ours.model.train()
     x, y = ours.data.train_x, ours.data.train_y
     sides = {
-        "ours": _steps(lambda: datasets.batches(x, y, run.train, ours.generator), ours.step),
+        "ours": _steps(lambda: batches(x, y, run.train, ours.generator), ours.step),
         "plain": _steps(lambda: plain.batches(images.train_x, images.train_y), plain.step),
         "peak": _products(execution),
     }

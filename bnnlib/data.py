@@ -1,4 +1,4 @@
-"""Data sets as uint8 tensors: found or downloaded, verified, split; batches and augmentation on the device.
+"""Data sets as uint8 tensors: found or downloaded, verified, split.
 
 MNIST, Fashion-MNIST, CIFAR-10 and SVHN are read by torchvision after the md5 sums that torchvision lists were checked
 here (CIFAR-10 is a pickle: nothing unverified is opened). `digits` is scikit-learn's embedded copy of the UCI
@@ -10,7 +10,6 @@ validate. Validation images are never augmented (the released code augments thos
 
 import gzip
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from torchvision import datasets
 from bnnlib import paths
 from bnnlib.errors import UserError
 from bnnlib.files import write_atomic
-from bnnlib.specs import DATASETS, TrainSpec
+from bnnlib.specs import DATASETS
 
 IMAGE_SHAPES = {"mnist": (1, 28, 28), "fashion-mnist": (1, 28, 28), "cifar10": (3, 32, 32), "svhn": (3, 32, 32)}
 VALIDATION_IMAGES = {"mnist": 10_000, "fashion-mnist": 10_000, "cifar10": 5_000, "svhn": 7_000, "digits": 300}
@@ -215,39 +214,3 @@ def get(name: str) -> None:
             f"cannot download {name} to {root}: {reason}; put its files there by hand, or set BNN_DATA to their folder"
         ) from error
     verify(name)
-
-
-def batches(x: Tensor, y: Tensor, spec: TrainSpec, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-    """Shuffled, augmented batches of one epoch: uint8 [B, C, H, W] and int64 [B] on the device of ``x``.
-
-    Order and augmentation are drawn from ``generator`` on the CPU, so that every device sees the same images.
-    """
-    order = torch.randperm(len(x), generator=generator)
-    steps = len(x) // spec.batch
-    draws = torch.randint(0, 2**31, (3, steps * spec.batch), generator=generator) if spec.augment != "none" else None
-    order = order.to(x.device)
-    draws = draws.to(x.device) if draws is not None else None
-    for i in range(steps):
-        here = slice(i * spec.batch, (i + 1) * spec.batch)
-        picked = x[order[here]]
-        if draws is not None:
-            picked = augment(picked, draws[:, here], spec.pad, flip=spec.augment == "flip-crop")
-        yield picked, y[order[here]]
-
-
-def augment(x: Tensor, draws: Tensor, pad: int, flip: bool) -> Tensor:
-    """Shift each image by up to ``pad`` pixels with the border repeated, and mirror half of them, in one gather.
-
-    Args:
-        x: [B, C, H, W].
-        draws: non-negative random integers [3, B] (vertical shift, horizontal shift, mirror).
-    """
-    b, _, h, w = x.shape
-    dy, dx = draws[:2] % (2 * pad + 1) - pad
-    rows = (torch.arange(h, device=x.device) + dy[:, None]).clamp_(0, h - 1)  # [B, H]
-    cols = torch.arange(w, device=x.device).expand(b, w)
-    if flip:
-        cols = torch.where((draws[2] % 2 == 1)[:, None], w - 1 - cols, cols)
-    cols = (cols + dx[:, None]).clamp_(0, w - 1)  # [B, W]
-    image = torch.arange(b, device=x.device)[:, None, None]
-    return x.permute(0, 2, 3, 1)[image, rows[:, :, None], cols[:, None, :]].permute(0, 3, 1, 2)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnnlib import kernels, threads
-from bnnlib.layers import QuantAct, QuantConv2d, QuantLinear, quantize_weight
+from bnnlib.layers import QuantAct, QuantConv2d, QuantLinear
 from bnnlib.simd import LANES
 
 BLOCKS = (96, 160, 64, LANES)  # widths that a row of kernels is cut to, the first that divides it
@@ -43,12 +43,12 @@ def _convolution(layer: QuantConv2d, x: Tensor, pooled: bool, binary_input: bool
     # a padded zero has no bit
     xnor = binary_input and layer.weight_operand == "binary" and not (layer.pad and layer.pad_value == 0)
     if pooled and layer.in_channels <= 4 and not layer.out_channels % LANES and not x.requires_grad:  # of an image
-        w = quantize_weight(layer.weight, layer.weight_operand)
+        w = layer.quantized_weight()
         y = _PooledImageConvolution.apply(layer.padded(x).contiguous(), w)
     elif layer.in_channels % LANES or layer.out_channels % LANES or not (pooled or xnor):
         return F.max_pool2d(layer(x), 2) if pooled else layer(x)
     else:
-        w = quantize_weight(layer.weight, layer.weight_operand).permute(0, 2, 3, 1).contiguous()
+        w = layer.quantized_weight().permute(0, 2, 3, 1).contiguous()
         x = layer.padded(x).permute(0, 2, 3, 1).contiguous()
         y = _PooledConvolution.apply(x, w, xnor) if pooled else _XnorConvolution.apply(x, w)
     return layer.scaled(y.permute(0, 3, 1, 2))  # the largest of four stays the largest
@@ -58,7 +58,7 @@ def _linear(layer: QuantLinear, x: Tensor) -> Tensor:
     """A fully connected layer of ±1 inputs, [N, in] to [N, out]: a convolution of images of one pixel."""
     if layer.weight_operand != "binary" or layer.in_features % LANES or layer.out_features % LANES:
         return layer(x)
-    w = quantize_weight(layer.weight, layer.weight_operand)
+    w = layer.quantized_weight()
     return layer.scaled(_XnorLinear.apply(x.contiguous(), w))
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bnnlib.quantizers import (
     activation_threshold,
+    balanced,
     binary,
     estimate,
     fixed_point,
@@ -78,7 +79,16 @@ class Image(nn.Module):
         return f"shape={self.shape}, signed={self.signed}, operand={self.operand}"
 
 
-class QuantConv2d(nn.Conv2d):
+class _Latent:
+    """What both kinds of layer share: latent weights and what the products see of them."""
+
+    def quantized_weight(self) -> Tensor:
+        """The weights of the products, in the shape of ``weight``."""
+        few = self.weight_operand in ("binary", "ternary")
+        return quantize_weight(balanced(self.weight) if self.balance and few else self.weight, self.weight_operand)
+
+
+class QuantConv2d(_Latent, nn.Conv2d):
     """Stride-1 convolution with quantized weights, [N, C_in, H, W] to [N, C_out, H', W'].
 
     Args:
@@ -88,6 +98,7 @@ class QuantConv2d(nn.Conv2d):
         input_levels: L if the inputs are integers over L, as those of an 8-bit image are. They are then summed as
             integers: float32 does that exactly, so that neither the order of the sum nor the device decides a tie.
         weight_scale: factor on the outputs of binary and ternary weights: ``none``, ``filter`` or ``layer``.
+        balance: take binary and ternary weights of ``balanced`` latent ones.
     """
 
     def __init__(
@@ -102,14 +113,16 @@ class QuantConv2d(nn.Conv2d):
         weight_operand: str = "binary",
         input_levels: int = 1,
         weight_scale: str = "none",
+        balance: bool = False,
     ) -> None:
         super().__init__(inputs, outputs, kernel, bias=bias)
+        self.balance = balance
         self.weight_scale = weight_scale if weight_operand in ("binary", "ternary") else "none"
         self.pad, self.pad_value, self.weight_operand = pad, pad_value, weight_operand
         self.input_levels = input_levels
 
     def forward(self, x: Tensor) -> Tensor:
-        w = quantize_weight(self.weight, self.weight_operand)
+        w = self.quantized_weight()
         x = self.padded(x)
         of_an_image = x.device.type == "cpu" and not x.requires_grad and self.in_channels <= 3
         product = self._patches_times_weights if of_an_image and not torch.compiler.is_exporting() else F.conv2d
@@ -151,7 +164,7 @@ class QuantConv2d(nn.Conv2d):
         return f"{self.in_channels}, {self.out_channels}, {self.kernel_size[0]}{padding}, weights {self.weight_operand}"
 
 
-class QuantLinear(nn.Linear):
+class QuantLinear(_Latent, nn.Linear):
     """Fully connected layer with quantized weights, [N, in] to [N, out]; arguments as of ``QuantConv2d``."""
 
     def __init__(
@@ -162,13 +175,15 @@ class QuantLinear(nn.Linear):
         bias: bool = False,
         weight_operand: str = "binary",
         weight_scale: str = "none",
+        balance: bool = False,
     ) -> None:
         super().__init__(inputs, outputs, bias=bias)
+        self.balance = balance
         self.weight_operand = weight_operand
         self.weight_scale = weight_scale if weight_operand in ("binary", "ternary") else "none"
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.scaled(F.linear(x, quantize_weight(self.weight, self.weight_operand)))
+        return self.scaled(F.linear(x, self.quantized_weight()))
 
     def scaled(self, y: Tensor) -> Tensor:
         """The sums with scale and bias; [N, out]."""
@@ -188,10 +203,15 @@ class QuantAct(nn.Module):
 
     Args:
         operand: ``binary``, ``ternary``, ``fixedK`` or ``float``.
-        estimator: gradient stand-in, a key of ``quantizers.GRADIENTS``.
+        estimator: gradient stand-in, a key of ``quantizers.GRADIENTS`` or ``ANNEALED``.
         beta: steepness of the ``swish`` estimator.
         batch_threshold: take the threshold from the batch in eval mode too, as the released code does.
+
+    Attributes:
+        progress: share of the training that is over, for annealed estimators; who trains sets it.
     """
+
+    progress = 0.0
 
     def __init__(
         self, operand: str, estimator: str = "clip", beta: float = 10.0, batch_threshold: bool = False
@@ -211,7 +231,7 @@ class QuantAct(nn.Module):
             value = ternary(latent, self._threshold(latent))
         else:
             value = fixed_point(latent, int(self.operand.removeprefix("fixed")))
-        return estimate(x, value, self.estimator, self.beta)
+        return estimate(x, value, self.estimator, self.beta, self.progress)
 
     def _threshold(self, x: Tensor) -> Tensor:
         if not self.training and not self.batch_threshold:

@@ -79,6 +79,7 @@ def build(spec: ModelSpec) -> nn.Sequential:
     for i, (layer, code) in enumerate(zip(arch.layers, spec.weights, strict=True), start=1):
         last = i == len(arch.layers)
         common = {"bias": spec.bias, "weight_operand": OPERANDS[code], "weight_scale": spec.weight_scale}
+        common["balance"] = spec.balance
         planes = i > 1 and _in_planes(spec, i - 1)  # the layer quantizes its input itself
         if planes:
             common |= {"form": spec.act_planes, "estimator": spec.estimator, "beta": spec.swish_beta}

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bnnlib.bop import Bop
 from bnnlib.errors import UserError
 from bnnlib.specs import TrainSpec
 
@@ -17,6 +18,29 @@ def squared_hinge(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 LOSSES = {"squared_hinge": squared_hinge, "cross_entropy": F.cross_entropy}
+
+
+def training_loss(spec: TrainSpec, logits: Tensor, labels: Tensor, teacher: Tensor | None = None) -> Tensor:
+    """The loss of a step, a scalar.
+
+    Label smoothing: C. Szegedy et al., arXiv 1512.00567. Distillation: (1 - d) of the loss plus d of the
+    Kullback-Leibler divergence from the teacher's outputs (G. Hinton et al., arXiv 1503.02531, at temperature 1: the
+    logits of a last batch norm are soft already).
+
+    Args:
+        spec: ``loss``, ``label_smoothing``, ``logit_scale``, ``distill``.
+        logits: [N, C].
+        labels: [N].
+        teacher: its logits [N, C].
+    """
+    if spec.loss != "cross_entropy":
+        return LOSSES[spec.loss](logits, labels)
+    logits = spec.logit_scale * logits
+    loss = F.cross_entropy(logits, labels, label_smoothing=spec.label_smoothing)
+    if teacher is None:
+        return loss
+    ours, theirs = F.log_softmax(logits, 1), F.log_softmax(spec.logit_scale * teacher, 1)
+    return (1 - spec.distill) * loss + spec.distill * F.kl_div(ours, theirs, reduction="batchmean", log_target=True)
 
 
 def bipolar_penalty(model: nn.Module) -> Tensor:
@@ -35,7 +59,8 @@ def learning_rate(spec: TrainSpec, step: int, steps_per_epoch: int) -> float:
     if spec.schedule == "step":
         return spec.lr * spec.gamma ** sum(int(epoch) >= m for m in spec.milestones)
     end = spec.schedule_epochs or spec.epochs
-    return spec.lr * 0.5 * (1 + math.cos(math.pi * (epoch - spec.warmup) / (end - spec.warmup)))
+    share = (epoch - spec.warmup) / (end - spec.warmup)
+    return spec.lr * (1 - share if spec.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * share)))
 
 
 def make_optimizer(spec: TrainSpec, model: nn.Module, fused: bool = True, graph: bool = False) -> torch.optim.Optimizer:
@@ -44,5 +69,7 @@ def make_optimizer(spec: TrainSpec, model: nn.Module, fused: bool = True, graph:
     common = {"lr": rate, "weight_decay": spec.weight_decay, "fused": fused or None}
     if spec.optimizer == "sgd":
         return torch.optim.SGD(model.parameters(), momentum=spec.momentum, **common)
+    if spec.optimizer == "bop":
+        return Bop(model, gamma=spec.bop_gamma, threshold=spec.bop_threshold, capturable=graph, **common)
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[spec.optimizer]
     return kind(model.parameters(), capturable=graph, **common)

@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bnnlib.layers import QuantConv2d, QuantLinear, quantize_weight
+from bnnlib.layers import QuantConv2d, QuantLinear
 from bnnlib.quantizers import binary, estimate
 
 PATCHED_IMAGES = 10  # at once: patches hold a convolution's input k x k times
@@ -77,6 +77,8 @@ class Plane(nn.Module):
 class _Planes:
     """What the layers below share. They say what a product (``_product``) and a patch (``_patches``) is."""
 
+    progress = 0.0  # as of QuantAct
+
     def _set_up(self, form: str, estimator: str, beta: float, magnitude: MeanMagnitude) -> None:
         self.form, self.estimator, self.beta = form, estimator, beta
         self.plane = Plane()
@@ -86,7 +88,7 @@ class _Planes:
             self.rest_magnitude, self.rest_multiply = MeanMagnitude(), Multiply()
 
     def forward(self, x: Tensor) -> Tensor:
-        w = quantize_weight(self.weight, self.weight_operand)
+        w = self.quantized_weight()
         x = self.padded(x)
         if self.form == "horq":
             return self.scaled(torch.cat([self._horq(part, w) for part in x.split(PATCHED_IMAGES)]))
@@ -94,7 +96,7 @@ class _Planes:
 
     def _xnor(self, x: Tensor, w: Tensor) -> Tensor:
         scale = self.magnitude(x.detach())
-        signs = estimate(x, binary(x.detach()), self.estimator, self.beta)
+        signs = estimate(x, binary(x.detach()), self.estimator, self.beta, self.progress)
         return self.multiply(self._product(self.plane(signs), w), scale)
 
     def _horq(self, x: Tensor, w: Tensor) -> Tensor:
@@ -111,7 +113,7 @@ class _Planes:
             return y.movedim(-1, 1)
         y = F.linear(first.mul_(scale).addcmul_(second, rest_scale), rows).movedim(-1, 1)
         # what has the gradient of the input: backward through patches is slow, through a convolution it is not
-        through = self._product(estimate(x, x.detach(), self.estimator, self.beta), w.detach())
+        through = self._product(estimate(x, x.detach(), self.estimator, self.beta, self.progress), w.detach())
         return y + (through - through.detach())
 
     def _dorefa(self, x: Tensor, w: Tensor) -> Tensor:
@@ -132,7 +134,7 @@ class PlaneConv2d(_Planes, QuantConv2d):
 
     Args:
         form: a row of the table above.
-        estimator: gradient stand-in of the sign, a key of ``quantizers.GRADIENTS``.
+        estimator: gradient stand-in of the sign, a key of ``quantizers.GRADIENTS`` or ``ANNEALED``.
         beta: steepness of the ``swish`` estimator.
         arguments: those of ``QuantConv2d``.
     """

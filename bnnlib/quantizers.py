@@ -77,6 +77,16 @@ def activation_threshold(x: Tensor) -> Tensor:
     return 0.4 * x.abs().mean()
 
 
+def balanced(w: Tensor) -> Tensor:
+    """Latent weights [O, ...] with mean 0 and standard deviation 1 in each output (IR-Net, arXiv 1909.10788).
+
+    Half of the signs are then +1 or nearly so, which is where they carry most information. Gradients go through.
+    """
+    over = tuple(range(1, w.ndim))
+    centred = w - w.mean(over, keepdim=True)
+    return centred / centred.std(over, keepdim=True).clamp(min=1e-8)
+
+
 def power_of_two_scale(w: Tensor) -> Tensor:
     """Smallest power of two that is at least max|w|: a shared exponent as in dynamic fixed point.
 
@@ -114,12 +124,45 @@ def swish_gradient(x: Tensor, beta: float = 10.0) -> Tensor:
     return beta * (1 - half * torch.tanh(half)) * (1 - torch.tanh(half) ** 2)
 
 
+def ede_gradient(x: Tensor, progress: float) -> Tensor:
+    """g(x) = k t (1 - tanh^2(t x)), t = 10^(2 progress - 1), k = max(1/t, 1): EDE of IR-Net (arXiv 1909.10788).
+
+    Almost 1 everywhere at first, almost the derivative of sign at the end of the training.
+
+    Args:
+        x: any shape.
+        progress: share of the training that is over, 0 to 1.
+    """
+    t = 10 ** (2 * progress - 1)
+    return max(1 / t, 1) * t * (1 - torch.tanh(t * x) ** 2)
+
+
+RESTE_ROOT, RESTE_LINEAR, RESTE_RANGE = 3.0, 0.1, 1.5  # the released configuration of ReSTE for CIFAR-10
+
+
+def reste_gradient(x: Tensor, progress: float) -> Tensor:
+    """g(x) = |x|^(1/o - 1) / o for |x| <= 1.5, else 0, o from 1 to 3: the power function of ReSTE (ICCV 2023).
+
+    For |x| <= 0.1, where the power has no bound, it is the slope of the chord, 0.1^(1/o - 1).
+    (X.-M. Wu et al., "Estimator Meets Equilibrium Perspective", arXiv 2308.06689, and its released code.)
+
+    Args:
+        x: any shape.
+        progress: share of the training that is over, 0 to 1.
+    """
+    o = 1 + (RESTE_ROOT - 1) * progress
+    size = x.abs()
+    slope = size.clamp(min=RESTE_LINEAR) ** (1 / o - 1) / torch.where(size <= RESTE_LINEAR, 1.0, o)
+    return torch.where(size <= RESTE_RANGE, slope, 0.0).to(x.dtype)
+
+
 GRADIENTS: dict[str, Callable[..., Tensor]] = {
     "identity": identity_gradient,
     "clip": clip_gradient,
     "bireal": bireal_gradient,
     "swish": swish_gradient,
 }
+ANNEALED: dict[str, Callable[[Tensor, float], Tensor]] = {"ede": ede_gradient, "reste": reste_gradient}
 
 
 class _Estimated(torch.autograd.Function):
@@ -163,14 +206,17 @@ class _PassThrough(torch.autograd.Function):
         return grad, None
 
 
-def estimate(x: Tensor, value: Tensor, estimator: str = "identity", beta: float = 10.0) -> Tensor:
+def estimate(
+    x: Tensor, value: Tensor, estimator: str = "identity", beta: float = 10.0, progress: float = 0.0
+) -> Tensor:
     """``value`` = q(x) in forward, gradient of the named estimator at ``x`` in backward.
 
     Args:
         x: input of the quantizer, any shape.
         value: its output, same shape.
-        estimator: a key of ``GRADIENTS``.
+        estimator: a key of ``GRADIENTS`` or ``ANNEALED``.
         beta: steepness, used by ``swish`` alone.
+        progress: share of the training that is over, used by those of ``ANNEALED``.
     """
     if estimator == "identity":
         return _PassThrough.apply(x, value)
@@ -178,4 +224,6 @@ def estimate(x: Tensor, value: Tensor, estimator: str = "identity", beta: float 
         return _Clipped.apply(x, value)
     if estimator == "swish":
         return _Estimated.apply(x, value, lambda y: swish_gradient(y, beta))
+    if estimator in ANNEALED:
+        return _Estimated.apply(x, value, lambda y: ANNEALED[estimator](y, progress))
     return _Estimated.apply(x, value, GRADIENTS[estimator])

@@ -14,7 +14,7 @@ from bnnlib.errors import UserError
 
 LAYERS = {"lenet5": 4, "vggnet7": 9}
 OPERANDS = {"b": "binary", "t": "ternary", "f": "float", "h": "fixed16"} | {str(k): f"fixed{k}" for k in range(2, 10)}
-ESTIMATORS = ("identity", "clip", "bireal", "swish")
+ESTIMATORS = ("identity", "clip", "bireal", "swish", "ede", "reste")
 PLANES = ("sign", "xnor", "horq", "dorefa1", "dorefa2")
 
 
@@ -57,7 +57,9 @@ class Spec:
     def as_dict(self) -> dict:
         """The spec as JSON-ready nested dictionaries."""
         defaults = {f.name: f.default for f in dataclasses.fields(self) if f.name in self.LATER}
-        plain = json.loads(json.dumps(dataclasses.asdict(self)))
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        plain = {key: value.as_dict() if isinstance(value, Spec) else value for key, value in values.items()}
+        plain = json.loads(json.dumps(plain))
         return {key: value for key, value in plain.items() if key not in defaults or value != defaults[key]}
 
     @property
@@ -81,7 +83,8 @@ class ModelSpec(Spec):
         acts: one operand code a hidden activation (one fewer than layers); ``f`` is ReLU.
         width: factor on the channels of the convolutions, a multiple of 1/8; the fully connected widths stay.
         order: ``CPBA`` (convolution, pool, batch norm, activation) or ``CBAP``.
-        estimator: gradient stand-in of the activations: ``identity``, ``clip`` (BNN), ``bireal`` or ``swish`` (BNN+).
+        estimator: gradient stand-in of the activations: ``identity``, ``clip`` (BNN), ``bireal``, ``swish`` (BNN+), or
+            one that is annealed over the training: ``ede`` (IR-Net), ``reste``.
         swish_beta: steepness of the ``swish`` estimator.
         image: operand of the image: ``8`` (as it is) or ``b`` (binarized at mid-grey).
         norm: batch norm after every layer.
@@ -96,9 +99,10 @@ class ModelSpec(Spec):
         act_planes: what a binary activation hands to the next layer: its ``sign``; the sign times the mean magnitude of
             its patch (``xnor``); two signs, of the input and of what the first leaves over, each times a scale
             (``horq``); an unsigned number of one or two bits (``dorefa1``, ``dorefa2``). See ``bnnlib/planes.py``.
+        balance: binary and ternary weights are those of latent weights with mean 0 and deviation 1 (IR-Net).
     """
 
-    LATER = ("weight_scale", "act_planes")
+    LATER = ("weight_scale", "act_planes", "balance")
 
     arch: str
     weights: str
@@ -116,6 +120,7 @@ class ModelSpec(Spec):
     ternary_acts: str = "running"
     weight_scale: str = "none"
     act_planes: str = "sign"
+    balance: bool = False
 
     def __post_init__(self) -> None:
         _one_of("arch", self.arch, tuple(LAYERS))
@@ -131,7 +136,9 @@ class ModelSpec(Spec):
         _one_of("ternary_acts", self.ternary_acts, ("running", "batch"))
         _one_of("weight_scale", self.weight_scale, ("none", "filter", "layer"))
         _one_of("act_planes", self.act_planes, PLANES)
-        _booleans(self, "norm", "last_norm", "extra_norm", "conv_relu", "bias")
+        _booleans(self, "norm", "last_norm", "extra_norm", "conv_relu", "bias", "balance")
+        if self.balance and self.weight_scale != "none":
+            raise UserError(f"balance=True leaves no scale to weight_scale={self.weight_scale!r}; use one of the two")
         if self.extra_norm and not self.norm:
             raise UserError("extra_norm=True needs norm=True; a network without batch norm has none to repeat")
         if self.act_planes != "sign" and "b" not in self.acts:
@@ -151,26 +158,44 @@ class TrainSpec(Spec):
         dataset: ``mnist``, ``fashion-mnist``, ``cifar10``, ``svhn`` or ``digits``; ``own`` for ``bnnlib.fit``.
         epochs: passes over the training images.
         batch: images a step; a last smaller batch is dropped.
-        optimizer: ``sgd``, ``adam`` or ``adamw``.
+        optimizer: ``sgd``, ``adam``, ``adamw``, or ``bop`` (binary weights have no latent ones and flip; Adam for the
+            rest).
         lr: highest learning rate.
         momentum: of ``sgd`` (the Adams keep their betas).
-        schedule: ``step`` (times ``gamma`` at each epoch of ``milestones``) or ``cosine`` (to zero at the last step).
+        schedule: ``step`` (times ``gamma`` at each epoch of ``milestones``), ``cosine`` or ``linear`` (both
+            to zero at the last step).
         milestones: epochs (counted from 0) before which the rate falls.
         gamma: the factor of ``step``.
-        warmup: epochs of linear rise from zero, for both schedules; may be a fraction.
-        schedule_epochs: length of the cosine if it is not ``epochs``.
+        warmup: epochs of linear rise from zero, for all schedules; may be a fraction.
+        schedule_epochs: length of cosine and linear fall if it is not ``epochs``.
         weight_decay: L2 on the latent weights (decoupled for ``adamw``).
         bipolar: factor lambda of Tang et al.'s regulariser lambda * sum(1 - w^2) on binary layers.
         loss: ``squared_hinge`` or ``cross_entropy``.
         clip_latent: keep binary and ternary latent weights in [-1, 1].
-        augment: ``none``, ``crop`` (shift by up to ``pad`` pixels, edge padding) or ``flip-crop``.
+        augment: ``none``, ``crop`` (shift by up to ``pad`` pixels, edge padding), ``flip-crop``, ``alt-flip-crop``
+            (an image is mirrored in every other epoch) or ``affine`` (shift, turn, scale). See ``bnnlib/augment.py``.
         pad: pixels of the shift.
         train_images: use only so many training images (for quick demonstrations); None is all.
         pretrain_epochs: start from the best weights of the same network in float with ReLU, trained so long by the same
             protocol (the paper's PTRELU); 0 starts from random weights.
+        label_smoothing: share of the target that is spread evenly over all classes.
+        logit_scale: factor on the logits in the loss. Those of the last batch norm have variance 1, so that without it
+            no output can be sure.
+        teacher: protocol of a float network of the same layers, whose outputs are then learned too; None: no teacher.
+        distill: share of the teacher in the loss.
+        average: decay of a moving average of the latent weights a step, which is what is validated and kept, with batch
+            norms estimated for it; 0 keeps the weights themselves.
+        stages: what is quantized when: ``none`` (all, always), ``acts-first`` (weights are real in the first half of
+            the epochs) or ``bits`` (they have 8, then 4, then 2 bits in the first three quarters).
+        bop_gamma: share of a new gradient in Bop's moving average; follows the schedule of the rate.
+        bop_threshold: that average flips a weight beyond it.
+        cutout: side of a square of mean brightness that covers a place of each image, in pixels.
     """
 
-    LATER = ("pretrain_epochs",)
+    LATER = (
+        "pretrain_epochs", "label_smoothing", "logit_scale", "teacher", "distill", "average", "stages", "bop_gamma",
+        "bop_threshold", "cutout",
+    )  # fmt: skip
 
     dataset: str
     epochs: int
@@ -191,18 +216,37 @@ class TrainSpec(Spec):
     pad: int = 4
     train_images: int | None = None
     pretrain_epochs: int = 0
+    label_smoothing: float = 0.0
+    logit_scale: float = 1.0
+    teacher: "TrainSpec | None" = None
+    distill: float = 0.0
+    average: float = 0.0
+    stages: str = "none"
+    bop_gamma: float = 1e-4
+    bop_threshold: float = 1e-8
+    cutout: int = 0
 
     def __post_init__(self) -> None:
         _one_of("dataset", self.dataset, (*DATASETS, OWN))
         _number("epochs", self.epochs, 1, int)
         _number("batch", self.batch, 2, int)
-        _one_of("optimizer", self.optimizer, ("sgd", "adam", "adamw"))
-        _one_of("schedule", self.schedule, ("step", "cosine"))
+        _one_of("optimizer", self.optimizer, ("sgd", "adam", "adamw", "bop"))
+        _one_of("schedule", self.schedule, ("step", "cosine", "linear"))
         _one_of("loss", self.loss, ("squared_hinge", "cross_entropy"))
-        _one_of("augment", self.augment, ("none", "crop", "flip-crop"))
-        for name in ("lr", "momentum", "gamma", "warmup", "weight_decay", "bipolar"):
+        _one_of("augment", self.augment, ("none", "crop", "flip-crop", "alt-flip-crop", "affine"))
+        _one_of("stages", self.stages, ("none", "acts-first", "bits"))
+        for name in ("lr", "momentum", "gamma", "warmup", "weight_decay", "bipolar", "bop_threshold"):
             _number(name, getattr(self, name), 0)
             object.__setattr__(self, name, float(getattr(self, name)))
+        for name in ("label_smoothing", "distill", "average", "bop_gamma"):
+            _number(name, getattr(self, name), 0)
+            if getattr(self, name) > 1 or (getattr(self, name) == 1 and name == "average"):
+                raise UserError(f"{name} {getattr(self, name)!r} is not possible; use a share, such as 0.1")
+            object.__setattr__(self, name, float(getattr(self, name)))
+        _number("logit_scale", self.logit_scale, 1e-3)
+        object.__setattr__(self, "logit_scale", float(self.logit_scale))
+        _number("cutout", self.cutout, 0, int)
+        self._check_teacher()
         _number("pad", self.pad, 0, int)
         _number("pretrain_epochs", self.pretrain_epochs, 0, int)
         for name in ("schedule_epochs", "train_images"):
@@ -212,8 +256,10 @@ class TrainSpec(Spec):
             raise UserError(
                 f"schedule_epochs {self.schedule_epochs} is too short; use at least the epochs, {self.epochs}"
             )
-        if self.schedule == "cosine" and self.warmup >= (self.schedule_epochs or self.epochs):
-            raise UserError(f"warmup {self.warmup} leaves no epoch for the cosine; use fewer than {self.epochs}")
+        if self.schedule != "step" and self.warmup >= (self.schedule_epochs or self.epochs):
+            raise UserError(
+                f"warmup {self.warmup} leaves no epoch for the {self.schedule} schedule; use fewer than {self.epochs}"
+            )
         if self.pretrain_epochs:
             self.pretraining()  # refuses what it cannot be
         object.__setattr__(self, "milestones", tuple(self.milestones))
@@ -221,9 +267,29 @@ class TrainSpec(Spec):
             _number("milestones", milestone, 0, int)
         _booleans(self, "clip_latent")
 
+    def _check_teacher(self) -> None:
+        if (self.teacher is None) != (self.distill == 0):
+            raise UserError(f"distill {self.distill!r} and teacher {self.teacher!r} need each other; set both, or none")
+        if self.teacher is not None:
+            if not isinstance(self.teacher, TrainSpec) or self.teacher.teacher is not None:
+                raise UserError(
+                    f"teacher {self.teacher!r} is no protocol of a float network; use a TrainSpec without one"
+                )
+            if self.teacher.dataset != self.dataset:
+                raise UserError(
+                    f"the teacher learns {self.teacher.dataset!r}, its pupil {self.dataset!r}; use the same"
+                )
+        asked = [n for n in ("label_smoothing", "distill") if getattr(self, n)] + ["logit_scale"] * (
+            self.logit_scale != 1
+        )
+        if asked and self.loss != "cross_entropy":
+            raise UserError(f"{asked[0]} is a change of the cross entropy; set loss='cross_entropy', not {self.loss!r}")
+
     def pretraining(self) -> "TrainSpec":
         """The protocol of the training before this one, for float weights."""
-        return self.but(epochs=self.pretrain_epochs, pretrain_epochs=0, schedule_epochs=None, bipolar=0)
+        return self.but(
+            epochs=self.pretrain_epochs, pretrain_epochs=0, schedule_epochs=None, bipolar=0, teacher=None, distill=0
+        )
 
 
 DATASETS = ("mnist", "fashion-mnist", "cifar10", "svhn", "digits")

@@ -110,6 +110,39 @@ def _tuning(binary: ModelSpec, protocol: Protocol, bipolar: tuple[str, ...]) -> 
     return Study(networks | dict.fromkeys(changes, binary), {"short": protocol}, changes)
 
 
+def _beyond(binary: ModelSpec, protocol: Protocol, *, teacher: TrainSpec, augment: str, cutout: int) -> Study:
+    """An all-binary network with one method of training that the paper does not have, against ``binary``.
+
+    Nothing of them is left in the network that is executed. ``bireal`` of the tuning study (ApproxSign)
+    is a further one.
+
+    Args:
+        binary: the network.
+        protocol: how it is trained.
+        teacher: protocol of the float network that ``distill`` learns from.
+        augment: images are changed more than the protocol does.
+        cutout: side of the square, in pixels.
+    """
+    networks = {
+        "ede": binary.but(estimator="ede"),
+        "reste": binary.but(estimator="reste"),
+        "balance": binary.but(balance=True),
+    }
+    changes = {
+        "distill": {"teacher": teacher, "distill": 0.9},
+        "smooth": {"label_smoothing": 0.1},
+        "logit-scale": {"logit_scale": 4},
+        "bop": {"optimizer": "bop"},
+        "average": {"average": 0.999},
+        "acts-first": {"stages": "acts-first"},
+        "bits": {"stages": "bits"},
+        "linear": {"schedule": "linear"},
+        augment: {"augment": augment},
+        "cutout": {"cutout": cutout},
+    }
+    return Study(networks | dict.fromkeys(changes, binary), {"short": protocol}, changes)
+
+
 LENET_FLOAT = TrainSpec(
     "mnist", 500, batch=50, optimizer="sgd", lr=0.01, momentum=0.9, schedule="step", milestones=(15, 25),
     weight_decay=1e-4, loss="squared_hinge",
@@ -188,6 +221,13 @@ STUDIES = {
         _vggnet("b" * 9, "b" * 8),
         Protocol(VGGNET_SHORT, VGGNET_SHORT, {"": 3}),
         ("1e-5", "1e-6", "5e-7", "1e-7", "1e-8"),
+    ),
+    "beyond-mnist": _beyond(
+        _lenet("bbbb", "bbb"),
+        Protocol(LENET_SHORT, LENET_SHORT, {"": 3}),
+        teacher=LENET_SHORT.but(lr=3e-3),
+        augment="affine",
+        cutout=8,
     ),
     "comparators-mnist": Study(
         _comparators(_lenet("bbbb", "bbb")), {"short": Protocol(LENET_SHORT.but(lr=3e-3), LENET_SHORT, {"": 3})}

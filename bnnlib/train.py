@@ -7,6 +7,7 @@ checkpoint is written from which the CPU goes on bit for bit: latent weights, op
 import io
 import math
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,15 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from bnnlib import data as datasets
+from bnnlib import stages
+from bnnlib.augment import batches
+from bnnlib.averaging import Average
 from bnnlib.errors import UserError
 from bnnlib.execution import Execution
 from bnnlib.files import write_atomic
 from bnnlib.models import ARCHS, build
-from bnnlib.objective import LOSSES, bipolar_penalty, learning_rate, make_optimizer
-from bnnlib.specs import RunSpec
+from bnnlib.objective import LOSSES, bipolar_penalty, learning_rate, make_optimizer, training_loss
+from bnnlib.specs import RunSpec, TrainSpec
 
 
 @dataclass
@@ -97,6 +101,8 @@ class Training:
             self.model.to(memory_format=torch.channels_last)
         self.optimizer = make_optimizer(run.train, self.model, graph=execution.graph)
         self.forward, self.step = execution.forward(self.model), execution.step(self._step)
+        self.average = Average(self.model, run.train.average) if run.train.average else None
+        self.teach: Callable[[Tensor], Tensor] | None = None
         self.loss_sum = torch.zeros((), device=self.device)
         self.hits = torch.zeros((), device=self.device, dtype=torch.long)
         self.generator = torch.Generator().manual_seed(run.seed)
@@ -110,7 +116,9 @@ class Training:
         """One step on a batch; loss and hits are summed on the device, for which nobody waits."""
         spec = self.run.train
         logits = self.forward(x)
-        loss = LOSSES[spec.loss](logits, y)
+        with torch.no_grad():
+            teacher = None if self.teach is None else self.teach(x)
+        loss = training_loss(spec, logits, y, teacher)
         objective = loss + spec.bipolar * bipolar_penalty(self.model) if spec.bipolar else loss
         self.optimizer.zero_grad(set_to_none=True)
         objective.backward()
@@ -119,6 +127,8 @@ class Training:
             if spec.clip_latent:
                 for w in self.clipped:
                     w.clamp_(-1, 1)
+            if self.average:
+                self.average.update(self.model)
             self.loss_sum += loss
             self.hits += (logits.argmax(1) == y).sum()
 
@@ -131,6 +141,10 @@ class Training:
             for w in self.clipped:
                 w.clamp_(-1, 1)
         self.seconds += first.seconds
+
+    def learn_from(self, teacher: nn.Sequential) -> None:
+        """Let a trained network give its outputs as targets."""
+        self.teach = self.execution.forward(teacher.to(self.device).eval())
 
     def _set_rate(self, rate: float) -> None:
         for group in self.optimizer.param_groups:
@@ -145,28 +159,32 @@ class Training:
         self.model.train()
         self.loss_sum.zero_()
         self.hits.zero_()
-        step = len(self.history) * self.steps
-        for x, y in datasets.batches(self.data.train_x, self.data.train_y, spec, self.generator):
-            self._set_rate(learning_rate(spec, step, self.steps))
-            try:
-                self.step(x, y)
-            except ValueError as error:  # a quantizer met a NaN
-                raise UserError(f"{self.run.name}: {error}; try a lower lr than {spec.lr}") from error
-            step += 1
-            bar.update()
+        epoch, images = len(self.history), self.data.train_x
+        if self.execution.graph:  # a record knows the stage that it was made in
+            self.step = self.execution.step(self._step)
+        drawn = batches(images, self.data.train_y, spec, self.generator, epoch, self.run.seed)
+        with stages.of_epoch(self.model, spec, epoch):
+            for step, (x, y) in enumerate(drawn, epoch * self.steps):
+                self._set_rate(learning_rate(spec, step, self.steps))
+                try:
+                    self.step(x, y)
+                except ValueError as error:  # a quantizer met a NaN
+                    raise UserError(f"{self.run.name}: {error}; try a lower lr than {spec.lr}") from error
+                bar.update()
         row = {"epoch": len(self.history) + 1, "train_loss": self.loss_sum.item() / self.steps}
         if not math.isfinite(row["train_loss"]):
             raise UserError(
                 f"{self.run.name}: the loss is not finite in epoch {row['epoch']}; try a lower lr than {spec.lr}"
             )
         row["train_accuracy"] = 100 * self.hits.item() / (self.steps * spec.batch)
-        row["val_loss"], row["val_accuracy"] = evaluate(
-            self.model, self.data.val_x, self.data.val_y, spec.loss, self.execution
-        )
-        self.history.append(row)
-        if row["val_accuracy"] > max((r["val_accuracy"] for r in self.history[:-1]), default=-1.0):
-            self.best_epoch = row["epoch"]
-            self.best_state = {k: v.detach().cpu().clone() for k, v in self.model.state_dict().items()}
+        with self.average.in_place(self.model, self.forward, images) if self.average else nullcontext():
+            row["val_loss"], row["val_accuracy"] = evaluate(
+                self.model, self.data.val_x, self.data.val_y, spec.loss, self.execution
+            )
+            self.history.append(row)
+            if row["val_accuracy"] > max((r["val_accuracy"] for r in self.history[:-1]), default=-1.0):
+                self.best_epoch = row["epoch"]
+                self.best_state = {k: v.detach().cpu().clone() for k, v in self.model.state_dict().items()}
         self.seconds += time.monotonic() - started
         bar.set_postfix_str(f"val {row['val_accuracy']:.2f} %")
 
@@ -177,6 +195,7 @@ class Training:
             "spec": self.run.hash, "data": self.data_checksum, "history": self.history, "best_epoch": self.best_epoch,
             "best_state": self.best_state, "seconds": self.seconds, "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(), "generator": self.generator.get_state(),
+            "average": self.average.values if self.average else {},
         }  # fmt: skip
         torch.save(state, buffer)
         write_atomic(path, buffer.getvalue())
@@ -198,9 +217,22 @@ class Training:
         self.generator.set_state(state["generator"].cpu())
         self.history, self.best_epoch, self.seconds = state["history"], state["best_epoch"], state["seconds"]
         self.best_state = {k: v.cpu() for k, v in state["best_state"].items()}
+        if self.average:
+            self.average.values = state["average"]
 
 
-CHECKPOINT = {"spec", "data", "history", "best_epoch", "best_state", "seconds", "model", "optimizer", "generator"}
+CHECKPOINT = {
+    "spec",
+    "data",
+    "history",
+    "best_epoch",
+    "best_state",
+    "seconds",
+    "model",
+    "optimizer",
+    "generator",
+    "average",
+}
 
 
 def load_checkpoint(path: Path, run: RunSpec, device: torch.device | str = "cpu") -> dict:
@@ -222,17 +254,23 @@ def load_checkpoint(path: Path, run: RunSpec, device: torch.device | str = "cpu"
     return state
 
 
-def float_run(run: RunSpec) -> RunSpec:
-    """The training that ``pretrain_epochs`` asks for before ``run``: the same layers in float with ReLU."""
+def float_run(run: RunSpec, protocol: TrainSpec) -> RunSpec:
+    """A training that a run needs before it, as start or as teacher: the same layers in float with ReLU."""
     model = run.model.but(
-        weights="f" * len(run.model.weights), acts="f" * len(run.model.acts), weight_scale="none", act_planes="sign"
-    )
-    return RunSpec(model, run.train.pretraining(), run.seed, run.study, f"{run.name} (float)")
+        weights="f" * len(run.model.weights), acts="f" * len(run.model.acts), estimator="clip", weight_scale="none",
+        act_planes="sign", balance=False,
+    )  # fmt: skip
+    return RunSpec(model, protocol, run.seed, run.study, f"{run.name} (float)")
 
 
 def _before(checkpoint: Path | None) -> Path | None:
     """The checkpoint of the training before a run."""
     return checkpoint and checkpoint.with_suffix(".float.pt")
+
+
+def teacher_path(checkpoint: Path, run: RunSpec) -> Path:
+    """The finished teacher of a run, beside its checkpoint; it stays, for all runs of the same seed learn from it."""
+    return checkpoint.with_name(f"teacher-{float_run(run, run.train.teacher).hash}.pt")
 
 
 def train(
@@ -261,16 +299,24 @@ def train(
     """
     started, longest = time.monotonic(), 0.0
     state = Training(run, execution, data, model)
+
+    def before(protocol: TrainSpec, path: Path | None) -> Outcome | None:
+        left = max_minutes and max_minutes - (time.monotonic() - started) / 60
+        first = float_run(run, protocol)
+        return train(first, execution=state.execution, checkpoint=path, max_minutes=left, data=data, bar=bar)
+
     if checkpoint is not None and checkpoint.exists():
         state.restore(checkpoint)
     elif run.train.pretrain_epochs:
-        first = train(
-            float_run(run), execution=state.execution, checkpoint=_before(checkpoint), max_minutes=max_minutes,
-            data=data, bar=bar,
-        )  # fmt: skip
+        first = before(run.train.pretraining(), _before(checkpoint))
         if first is None:
             return None
         state.start_from(first)
+    if run.train.teacher is not None:
+        teacher = before(run.train.teacher, checkpoint and teacher_path(checkpoint, run))
+        if teacher is None:
+            return None
+        state.learn_from(teacher.model)
     total, done = run.train.epochs * state.steps, len(state.history) * state.steps
     if bar is not None:
         bar.total, bar.n = total, done  # for its estimate

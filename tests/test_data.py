@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torchvision import datasets
 
 from bnnlib import TrainSpec, UserError, data
-from bnnlib.data import augment, batches, load, verify
+from bnnlib.augment import augment, batches
+from bnnlib.data import load, verify
 
 
 def idx(array: np.ndarray) -> bytes:

@@ -132,7 +132,7 @@ PRETRAINED = RunSpec(HYBRID, QUICK.but(epochs=2, pretrain_epochs=2), 3)
 
 
 def test_pretraining_starts_from_the_same_layers_in_float():
-    first = train(float_run(PRETRAINED))
+    first = train(float_run(PRETRAINED, PRETRAINED.train.pretraining()))
     assert all(m.weight_operand == "float" for m in first.model if hasattr(m, "weight_operand"))
     state = Training(PRETRAINED)
     state.start_from(first)
@@ -147,7 +147,7 @@ def test_pretraining_starts_from_the_same_layers_in_float():
 def test_pretraining_goes_on_where_it_stopped(tmp_path):
     whole, checkpoint = train(PRETRAINED), tmp_path / "c.pt"
     before = checkpoint.with_suffix(".float.pt")
-    state = Training(float_run(PRETRAINED))
+    state = Training(float_run(PRETRAINED, PRETRAINED.train.pretraining()))
     state.epoch(tqdm(disable=True))
     state.save(before)
     assert train(PRETRAINED, checkpoint=checkpoint, max_minutes=0) is None

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from bnnlib.errors import UserError
-from bnnlib.layers import QuantAct, QuantConv2d, QuantLinear, power_of_two_scale, quantize_weight
+from bnnlib.layers import QuantAct, QuantConv2d, QuantLinear, power_of_two_scale
 from bnnlib.models import ARCHS, build
 from bnnlib.packed.layers import IntegerLayer, IntegerNetwork
 from bnnlib.profiling import eval_mode, operand_bits
@@ -121,7 +121,7 @@ def check_packable(spec: ModelSpec) -> None:
 
 def _codes(product: QuantConv2d | QuantLinear, frame: Frame) -> tuple[np.ndarray, float]:
     """Weights as int16 [O, K, K, C], and the real number that a code of one stands for."""
-    values, step = quantize_weight(product.weight, product.weight_operand), 1.0
+    values, step = product.quantized_weight(), 1.0
     if product.weight_operand.startswith("fixed"):
         step = float(power_of_two_scale(product.weight)) / 2 ** (operand_bits(product.weight_operand) - 1)
     outputs, k_h, k_w, channels = frame.shape

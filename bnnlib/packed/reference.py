@@ -37,7 +37,7 @@ def restored(network: IntegerNetwork, content: bytes) -> nn.Sequential:
     Raises:
         UserError: the content is damaged, or that of another network.
     """
-    model = build(network.spec)
+    model = build(network.spec.but(balance=False))  # the signs are balanced already
     try:
         state = read_tensors(content)
         for layer in network.layers:
