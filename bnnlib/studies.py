@@ -11,52 +11,10 @@ its protocols (data of the released code, see README):
   one another and says nothing of their accuracy at full size.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-
 from bnnlib.errors import UserError
-from bnnlib.specs import ModelSpec, RunSpec, TrainSpec
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """A training for float and one for quantized networks, and how many seeds each network gets.
-
-    Args:
-        float_train, train: the protocols.
-        seeds: number of seeds of a network, by name; ``""`` is any other.
-        width: factor on the width of every network.
-    """
-
-    float_train: TrainSpec
-    train: TrainSpec
-    seeds: dict[str, int]
-    width: float = 1
-
-    def planned_seeds(self, networks: dict[str, ModelSpec]) -> dict[str, int]:
-        """How many seeds each network is to have."""
-        return {network: self.seeds.get(network, self.seeds.get("", 0)) for network in networks}
-
-    def runs(self, study: str, protocol: str, network: str, model: ModelSpec, changes: dict) -> Iterator[RunSpec]:
-        """The runs of a network, one a seed; its training has some fields of the protocol's changed."""
-        spec = self.float_train if set(model.weights + model.acts) == {"f"} else self.train
-        model = model.but(width=model.width * self.width)
-        for seed in range(self.planned_seeds({network: model})[network]):
-            yield RunSpec(model, spec.but(**changes), seed, study, f"{network}-{protocol}")
-
-
-@dataclass(frozen=True)
-class Study:
-    """Networks and protocols, each by name, and what is trained otherwise than the protocol says.
-
-    Args:
-        networks, protocols: by name.
-        changes: fields of the TrainSpec that are other for a network, by its name.
-    """
-
-    networks: dict[str, ModelSpec]
-    protocols: dict[str, Protocol]
-    changes: dict[str, dict] = field(default_factory=dict)
+from bnnlib.lattice import choices, designed_choices
+from bnnlib.specs import LAYERS, ModelSpec, RunSpec, TrainSpec
+from bnnlib.study import Protocol, Study
 
 
 def _lenet(weights: str, acts: str, width: int = 1, **options: object) -> ModelSpec:
@@ -110,20 +68,22 @@ def _tuning(binary: ModelSpec, protocol: Protocol, bipolar: tuple[str, ...]) -> 
     return Study(networks | dict.fromkeys(changes, binary), {"short": protocol}, changes)
 
 
-def _beyond(binary: ModelSpec, protocol: Protocol, *, teacher: TrainSpec, augment: str, cutout: int) -> Study:
+def _beyond(
+    binary: ModelSpec, protocols: dict[str, Protocol], *, teacher: TrainSpec, augment: str, cutout: int
+) -> Study:
     """An all-binary network with one method of training that the paper does not have, against ``binary``.
 
-    Nothing of them is left in the network that is executed. ``bireal`` of the tuning study (ApproxSign)
-    is a further one.
+    Nothing of them is left in the network that is executed. One more is ``bireal`` of the tuning study (ApproxSign).
 
     Args:
         binary: the network.
-        protocol: how it is trained.
+        protocols: how it is trained; ``binary`` itself is a run of those that give it seeds.
         teacher: protocol of the float network that ``distill`` learns from.
         augment: images are changed more than the protocol does.
         cutout: side of the square, in pixels.
     """
     networks = {
+        "binary": binary,
         "ede": binary.but(estimator="ede"),
         "reste": binary.but(estimator="reste"),
         "balance": binary.but(balance=True),
@@ -140,7 +100,14 @@ def _beyond(binary: ModelSpec, protocol: Protocol, *, teacher: TrainSpec, augmen
         augment: {"augment": augment},
         "cutout": {"cutout": cutout},
     }
-    return Study(networks | dict.fromkeys(changes, binary), {"short": protocol}, changes)
+    return Study(networks | dict.fromkeys(changes, binary), protocols, changes)
+
+
+def _choices(arch: str, choices: list[str], protocol: Protocol) -> Study:
+    """Networks of binary and ternary operands, written weights-acts, under the protocol ``brief``."""
+    layers = LAYERS[arch]
+    networks = {f"{c[:layers]}-{c[layers:]}": ModelSpec(arch, c[:layers], c[layers:]) for c in choices}
+    return Study(networks, {"brief": protocol})
 
 
 LENET_FLOAT = TrainSpec(
@@ -161,7 +128,9 @@ VGGNET_BINARY = TrainSpec(
     augment="flip-crop",
 )  # fmt: skip
 VGGNET_SHORT = TrainSpec("cifar10", 60, batch=100, optimizer="adam", lr=2e-3, warmup=2, augment="flip-crop")
+LENET_BRIEF = LENET_SHORT.but(epochs=2, warmup=0.25, train_images=25_000)
 VGGNET_REDUCED = TrainSpec("cifar10", 5, batch=100, optimizer="adam", lr=5e-3, warmup=1, augment="flip-crop")
+VGGNET_BRIEF = VGGNET_REDUCED.but(epochs=2, warmup=0.25)
 
 STUDIES = {
     "lenet-mnist": Study(
@@ -224,10 +193,24 @@ STUDIES = {
     ),
     "beyond-mnist": _beyond(
         _lenet("bbbb", "bbb"),
-        Protocol(LENET_SHORT, LENET_SHORT, {"": 3}),
+        {"short": Protocol(LENET_SHORT, LENET_SHORT, {"binary": 0, "": 3})},
         teacher=LENET_SHORT.but(lr=3e-3),
         augment="affine",
         cutout=8,
+    ),
+    "beyond-cifar10": _beyond(
+        _vggnet("b" * 9, "b" * 8),
+        {
+            "short": Protocol(VGGNET_SHORT, VGGNET_SHORT, {"binary": 0, "": 3}),
+            "reduced": Protocol(VGGNET_REDUCED, VGGNET_REDUCED, {"": 3}, width=1 / 4),
+        },
+        teacher=VGGNET_SHORT,
+        augment="alt-flip-crop",
+        cutout=16,
+    ),
+    "choices-mnist": _choices("lenet5", choices(7), Protocol(LENET_BRIEF, LENET_BRIEF, {"": 1})),
+    "choices-cifar10": _choices(
+        "vggnet7", sum(designed_choices(17), []), Protocol(VGGNET_BRIEF, VGGNET_BRIEF, {"": 1}, width=1 / 8)
     ),
     "comparators-mnist": Study(
         _comparators(_lenet("bbbb", "bbb")), {"short": Protocol(LENET_SHORT.but(lr=3e-3), LENET_SHORT, {"": 3})}

@@ -25,6 +25,7 @@ from bnnlib.execution import Execution
 from bnnlib.files import write_atomic
 from bnnlib.models import ARCHS, build
 from bnnlib.objective import LOSSES, bipolar_penalty, learning_rate, make_optimizer, training_loss
+from bnnlib.prior import float_run, start_path, teacher_path
 from bnnlib.specs import RunSpec, TrainSpec
 
 
@@ -254,25 +255,6 @@ def load_checkpoint(path: Path, run: RunSpec, device: torch.device | str = "cpu"
     return state
 
 
-def float_run(run: RunSpec, protocol: TrainSpec) -> RunSpec:
-    """A training that a run needs before it, as start or as teacher: the same layers in float with ReLU."""
-    model = run.model.but(
-        weights="f" * len(run.model.weights), acts="f" * len(run.model.acts), estimator="clip", weight_scale="none",
-        act_planes="sign", balance=False,
-    )  # fmt: skip
-    return RunSpec(model, protocol, run.seed, run.study, f"{run.name} (float)")
-
-
-def _before(checkpoint: Path | None) -> Path | None:
-    """The checkpoint of the training before a run."""
-    return checkpoint and checkpoint.with_suffix(".float.pt")
-
-
-def teacher_path(checkpoint: Path, run: RunSpec) -> Path:
-    """The finished teacher of a run, beside its checkpoint; it stays, for all runs of the same seed learn from it."""
-    return checkpoint.with_name(f"teacher-{float_run(run, run.train.teacher).hash}.pt")
-
-
 def train(
     run: RunSpec,
     *,
@@ -308,7 +290,7 @@ def train(
     if checkpoint is not None and checkpoint.exists():
         state.restore(checkpoint)
     elif run.train.pretrain_epochs:
-        first = before(run.train.pretraining(), _before(checkpoint))
+        first = before(run.train.pretraining(), checkpoint and start_path(checkpoint))
         if first is None:
             return None
         state.start_from(first)
@@ -331,7 +313,7 @@ def train(
             longest = max(longest, time.monotonic() - begun)
             if checkpoint is not None:
                 state.save(checkpoint)
-                _before(checkpoint).unlink(missing_ok=True)
+                start_path(checkpoint).unlink(missing_ok=True)
     state.model.load_state_dict(state.best_state)
     _, accuracy = evaluate(state.model, state.data.test_x, state.data.test_y, run.train.loss, state.execution)
     return Outcome(

@@ -35,12 +35,14 @@ CHANGES = {
         "arch": None, "weights": "bbbb", "acts": "tbb", "width": 2, "order": "CBAP", "estimator": "bireal",
         "swish_beta": 5.0, "image": "b", "norm": False, "last_norm": False, "extra_norm": True, "conv_relu": True,
         "bias": True, "ternary_acts": "batch", "weight_scale": "filter", "act_planes": "xnor",
+        "balance": True,
     },
     TrainSpec: {
         "dataset": "digits", "epochs": 11, "batch": 51, "optimizer": "sgd", "lr": 0.5, "momentum": 0.8,
         "schedule": "step", "milestones": (3,), "gamma": 0.2, "warmup": 1, "schedule_epochs": 12, "weight_decay": 1e-4,
         "bipolar": 1e-6, "loss": "squared_hinge", "clip_latent": False, "augment": "crop", "pad": 2,
-        "train_images": 100, "pretrain_epochs": 3,
+        "train_images": 100, "pretrain_epochs": 3, "label_smoothing": 0.1, "logit_scale": 2, "teacher": None,
+        "distill": None, "average": 0.9, "stages": "bits", "bop_gamma": 0.1, "bop_threshold": 0.1, "cutout": 4,
     },
 }  # fmt: skip
 
@@ -51,6 +53,13 @@ def test_every_field_is_in_the_hash(spec):
     assert set(changes) == {f.name for f in dataclasses.fields(spec)}
     hashes = {spec.but(**{name: value}).hash for name, value in changes.items() if value is not None}
     assert len(hashes | {spec.hash}) == 1 + sum(value is not None for value in changes.values())
+
+
+def test_a_teacher_is_in_the_hash_by_what_it_says():
+    taught = TRAIN.but(teacher=TRAIN, distill=0.5)
+    others = [taught.but(distill=0.6), taught.but(teacher=TRAIN.but(epochs=11)), TRAIN]
+    assert len({spec.hash for spec in [taught, *others]}) == 4
+    assert taught.as_dict()["teacher"] == TRAIN.as_dict()  # fields that came later are left out here too
 
 
 def test_a_run_is_its_model_training_and_seed():
@@ -94,7 +103,7 @@ TRAIN_MISTAKES = [
     ({"epochs": 0}, "epochs 0"),
     ({"batch": 1}, "batch 1"),
     ({"optimizer": "lion"}, "'lion'"),
-    ({"schedule": "linear"}, "'linear'"),
+    ({"schedule": "exponential"}, "'exponential'"),
     ({"loss": "mse"}, "'mse'"),
     ({"augment": "flip"}, "'flip'"),
     ({"lr": -1}, "lr -1"),
@@ -105,7 +114,16 @@ TRAIN_MISTAKES = [
     ({"clip_latent": 1}, "clip_latent 1"),
     ({"train_images": 0}, "train_images 0"),
     ({"pretrain_epochs": -1}, "pretrain_epochs -1"),
-    ({"pretrain_epochs": 1, "warmup": 1}, "leaves no epoch for the cosine; use fewer than 1"),
+    ({"pretrain_epochs": 1, "warmup": 1}, "leaves no epoch for the cosine schedule; use fewer than 1"),
+    ({"label_smoothing": 1.5}, "label_smoothing 1.5 is not possible; use a share"),
+    ({"average": 1}, "average 1 is not possible; use a share"),
+    ({"stages": "weights"}, "stages 'weights' is unknown"),
+    ({"cutout": 1.5}, "cutout 1.5"),
+    ({"distill": 0.5}, "distill 0.5 and teacher None need each other"),
+    ({"teacher": TRAIN}, "need each other"),
+    ({"teacher": TRAIN.but(dataset="digits"), "distill": 0.5}, "the teacher learns 'digits', its pupil 'mnist'"),
+    ({"teacher": GOOD, "distill": 0.5}, "is no protocol of a float network"),
+    ({"logit_scale": 2, "loss": "squared_hinge"}, "logit_scale is a change of the cross entropy"),
 ]
 
 

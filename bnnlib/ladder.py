@@ -1,0 +1,102 @@
+"""Which methods of training are real on these networks? Each against the same baseline, seed by seed.
+
+A seed is the same initial weights and the same order of the images on both sides, so that differences are taken within
+a seed, and their interval is Student's of those differences.
+"""
+
+from collections.abc import Mapping
+from statistics import fmean, stdev
+
+import pandas as pd
+from scipy import stats
+
+from bnnlib import results, studies
+from bnnlib.errors import UserError
+from bnnlib.evidence import ACCURACIES, BASELINES, NOT_RUN, spread, verdict
+
+BEYOND = {"beyond-mnist": "lenet-mnist", "beyond-cifar10": "vggnet-cifar10"}
+# what a method changes, and where it is from
+METHODS = {
+    "bireal": ("estimator", "ApproxSign of Bi-Real Net, arXiv 1808.00278"),
+    "ede": ("estimator, annealed", "EDE of IR-Net, arXiv 1909.10788"),
+    "reste": ("estimator, annealed", "ReSTE, arXiv 2308.06689"),
+    "balance": ("latent weights", "IR-Net, arXiv 1909.10788"),
+    "bop": ("latent weights", "Bop, arXiv 1906.02107"),
+    "average": ("latent weights", "averaging, arXiv 1803.05407"),
+    "distill": ("loss", "distillation, arXiv 1503.02531"),
+    "smooth": ("loss", "label smoothing, arXiv 1512.00567"),
+    "logit-scale": ("loss", "sharper outputs"),
+    "acts-first": ("stages", "activations before weights, arXiv 1904.05868"),
+    "bits": ("stages", "widths in steps, arXiv 1711.00205"),
+    "linear": ("schedule", "linear decay"),
+    "affine": ("images", "turned and scaled"),
+    "alt-flip-crop": ("images", "alternating flip, arXiv 2404.00498"),
+    "cutout": ("images", "cutout, arXiv 1708.04552"),
+}
+
+
+def paired(a: Mapping[int, float], b: Mapping[int, float], confidence: float = 0.95) -> tuple[int, float, float, float]:
+    """Mean of a - b over the seeds that both have: n, the mean, and the ends of its interval (NaN for n < 2).
+
+    Args:
+        a, b: accuracies by seed.
+        confidence: of the interval.
+    """
+    if not 0 < confidence < 1:
+        raise UserError(f"confidence {confidence!r} is not possible; use a number between 0 and 1, such as 0.95")
+    gains = [a[seed] - b[seed] for seed in sorted(set(a) & set(b))]
+    if not gains:
+        return 0, float("nan"), float("nan"), float("nan")
+    mean, n = fmean(gains), len(gains)
+    if n < 2 or stdev(gains) == 0:
+        return n, mean, float("nan"), float("nan")
+    half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * stdev(gains) / n**0.5
+    return n, mean, mean - half, mean + half
+
+
+def by_seed(study: str, protocol: str, accuracy: str) -> dict[str, dict[int, float]]:
+    """Accuracies in percent of what was trained, by network and seed."""
+    rows = results.load_results(study, protocol)
+    column = ACCURACIES[accuracy]
+    return {
+        network: dict(zip(group["seed"], group[column], strict=True))
+        for network, group in rows.groupby("network", sort=False)
+    }
+
+
+def ladder(study: str, protocol: str = "short", confidence: float = 0.95) -> pd.DataFrame:
+    """Every method of a study alone against ``binary`` of the capacity study under the same protocol.
+
+    Returns:
+        A row a method, with ``bireal`` of the tuning study among them: ``changes``, ``source``, ``n`` pairs of seeds,
+        ``gain`` in points of validation accuracy with ``low`` and ``high``, ``verdict``, ``test gain``, ``validation``
+        and ``test`` as ``spread`` writes them, and ``command``. The best gain is first, what was not run last.
+
+    Raises:
+        UserError: the study has no such ladder, or the baseline no result.
+    """
+    if study not in BEYOND:
+        raise UserError(f"study {study!r} has no ladder of methods; use one of {', '.join(BEYOND)}")
+    capacity = BEYOND[study]
+    tuning = next(name for name, base in BASELINES.items() if base == capacity)
+    seeds = {accuracy: by_seed(study, protocol, accuracy) for accuracy in ACCURACIES}
+    for accuracy, found in seeds.items():
+        if protocol in studies.get_study(tuning).protocols:
+            found |= {"bireal": by_seed(tuning, protocol, accuracy).get("bireal", {})}
+        found["binary"] = by_seed(capacity, protocol, accuracy).get("binary", {})
+    if not seeds["validation"]["binary"]:
+        raise UserError(
+            f"{capacity} has no result of binary-{protocol}; make one: bnn train {capacity} --name binary-{protocol}"
+        )
+    rows = {}
+    for name in [name for name in METHODS if name in studies.get_study(study).networks or name == "bireal"]:
+        own = {accuracy: found.get(name, {}) for accuracy, found in seeds.items()}
+        n, *gain = paired(own["validation"], seeds["validation"]["binary"], confidence)
+        of = tuning if name == "bireal" else study
+        rows[name] = [
+            *METHODS[name], n, *gain, verdict(*gain) if n else NOT_RUN,
+            paired(own["test"], seeds["test"]["binary"])[1], *(spread(list(v.values())) for v in own.values()),
+            f"bnn train {of} --name {name}-{protocol}",
+        ]  # fmt: skip
+    columns = ["changes", "source", "n", "gain", "low", "high", "verdict", "test gain", *ACCURACIES, "command"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).sort_values("gain", ascending=False)

@@ -1,0 +1,47 @@
+"""What a study is made of: networks, protocols, and how many seeds each network gets under which protocol."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from bnnlib.specs import ModelSpec, RunSpec, TrainSpec
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A training for float and one for quantized networks, and how many seeds each network gets.
+
+    Args:
+        float_train, train: the protocols.
+        seeds: number of seeds of a network, by name; ``""`` is any other.
+        width: factor on the width of every network.
+    """
+
+    float_train: TrainSpec
+    train: TrainSpec
+    seeds: dict[str, int]
+    width: float = 1
+
+    def planned_seeds(self, networks: dict[str, ModelSpec]) -> dict[str, int]:
+        """How many seeds each network is to have."""
+        return {network: self.seeds.get(network, self.seeds.get("", 0)) for network in networks}
+
+    def runs(self, study: str, protocol: str, network: str, model: ModelSpec, changes: dict) -> Iterator[RunSpec]:
+        """The runs of a network, one a seed; its training has some fields of the protocol's changed."""
+        spec = self.float_train if set(model.weights + model.acts) == {"f"} else self.train
+        model = model.but(width=model.width * self.width)
+        for seed in range(self.planned_seeds({network: model})[network]):
+            yield RunSpec(model, spec.but(**changes), seed, study, f"{network}-{protocol}")
+
+
+@dataclass(frozen=True)
+class Study:
+    """Networks and protocols, each by name, and what is trained otherwise than the protocol says.
+
+    Args:
+        networks, protocols: by name.
+        changes: fields of the TrainSpec that are other for a network, by its name.
+    """
+
+    networks: dict[str, ModelSpec]
+    protocols: dict[str, Protocol]
+    changes: dict[str, dict] = field(default_factory=dict)

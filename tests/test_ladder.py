@@ -1,0 +1,84 @@
+"""The ladder of methods: paired intervals against scipy, and rows from made results."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from bnnlib import UserError, evidence, ladder, studies
+from bnnlib.files import write_json
+from bnnlib.results import result_path
+
+by_seed = st.dictionaries(st.integers(0, 9), st.floats(97, 99), min_size=3, max_size=8)
+
+
+@given(a=by_seed, b=by_seed, confidence=st.sampled_from([0.5, 0.95]))
+def test_a_paired_interval_is_that_of_scipy(a, b, confidence):
+    both = sorted(set(a) & set(b))
+    n, gain, low, high = ladder.paired(a, b, confidence)
+    assert n == len(both)
+    if n == 0:
+        assert math.isnan(gain)
+        return
+    x, y = [a[s] for s in both], [b[s] for s in both]
+    assert gain == pytest.approx(np.mean(x) - np.mean(y), abs=1e-9)
+    if n > 1 and np.std(np.subtract(x, y)) > 1e-6:
+        theirs = stats.ttest_rel(x, y).confidence_interval(confidence)
+        assert (low, high) == pytest.approx((theirs.low, theirs.high), abs=1e-6)
+    elif n == 1:
+        assert math.isnan(low) and math.isnan(high)
+
+
+def test_confidence_is_a_share():
+    with pytest.raises(UserError, match="95 is not possible"):
+        ladder.paired({0: 1}, {0: 2}, 95)
+
+
+def made(study: str, name: str, seed: int, accuracy: float) -> None:
+    """A result file with these accuracies."""
+    (run,) = studies.runs(study, f"{name}-short", seed=seed)
+    content = {
+        "study": study, "name": run.name, "seed": seed, "spec_hash": run.hash, "spec": run.as_dict(), "best_epoch": 1,
+        "val_accuracy": accuracy, "test_accuracy": accuracy - 1, "history": {}, "device": "made",
+    }  # fmt: skip
+    write_json(result_path(run), content)
+
+
+def test_a_ladder_compares_within_seeds(monkeypatch, tmp_path):
+    monkeypatch.setenv("BNN_RESULTS", str(tmp_path))
+    with pytest.raises(UserError, match="bnn train lenet-mnist --name binary-short"):
+        ladder.ladder("beyond-mnist")
+    for seed, base in enumerate((98.0, 98.6, 97.5, 99.0)):
+        made("lenet-mnist", "binary", seed, base)
+    for seed, base in enumerate((98.0, 98.6, 97.5)):  # far apart, and yet the gain of each seed is the same
+        made("beyond-mnist", "distill", seed, base + 0.2 + 0.01 * seed)
+        made("tuning-mnist", "bireal", seed, base - 0.3 - 0.01 * seed)
+    made("beyond-mnist", "ede", 1, 98.7)
+    rows = ladder.ladder("beyond-mnist")
+    assert list(rows.index[:3]) == ["distill", "ede", "bireal"]
+    assert rows.loc["distill", ["n", "verdict"]].tolist() == [3, evidence.BETTER]
+    assert rows.loc["distill", "gain"] == pytest.approx(0.21) == rows.loc["distill", "test gain"]
+    assert rows.loc["bireal", "verdict"] == evidence.WORSE
+    assert rows.loc["ede", ["n", "verdict"]].tolist() == [1, evidence.NO_SPREAD]
+    assert rows.loc["bop", ["n", "verdict", "test"]].tolist() == [0, evidence.NOT_RUN, evidence.NOT_RUN]
+    assert rows.loc["bop", "command"] == "bnn train beyond-mnist --name bop-short"
+    assert rows.loc["bireal", "command"] == "bnn train tuning-mnist --name bireal-short"
+
+
+def test_every_method_of_the_studies_is_described_and_trains_the_same_network():
+    for study, capacity in ladder.BEYOND.items():
+        (base,) = studies.runs(capacity, "binary", "short", 0)
+        for run in studies.runs(study, protocol="short", seed=0):
+            name = run.name.removesuffix("-short")
+            assert name in ladder.METHODS
+            executed = {f: getattr(run.model, f) for f in ("arch", "weights", "acts", "width", "order", "image")}
+            assert executed == {f: getattr(base.model, f) for f in executed}
+            assert run.train.epochs == base.train.epochs and run != base
+
+
+def test_a_study_without_ladder_is_named():
+    with pytest.raises(UserError, match="'lenet-mnist' has no ladder of methods; use one of beyond-mnist"):
+        ladder.ladder("lenet-mnist")
