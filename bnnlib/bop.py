@@ -41,7 +41,7 @@ class Bop(torch.optim.Adam):
                 state = self.state[w]
                 if not state:
                     state |= {"step": torch.zeros(()), "average": torch.zeros_like(w)}  # Adam looks for its step
-                m = state["average"].lerp_(w.grad, self.gamma_of_rate * float(group["lr"]))
+                m = state["average"].lerp_(w.grad, self.gamma_of_rate * group["lr"])
                 w.mul_(1 - 2 * ((m.abs() > self.threshold) & (m.sign() == w.sign())).to(w.dtype))
                 w.grad = None
         super().step(closure)

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from bnnlib import claims, figures, studies
+from bnnlib import claims, figures, results, studies
 
 OURS = ["energy_uj", "mean", "sd", "n", "family"]
 PAPER = ["network", "own", "energy_uj", "accuracy", "family", "our_uj"]
@@ -62,13 +62,29 @@ def papers(dataset: str, ledger: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found, columns=["label", *PAPER]).set_index("label")
 
 
-def panel(ax: Axes, theirs: pd.DataFrame, mine: pd.DataFrame) -> None:
-    """Draw both with their labels on a logarithmic energy axis.
+def beyond(dataset: str, protocol: str = "long") -> pd.DataFrame:
+    """The same of the networks that were trained with methods beyond the paper, by the names of ``together-*``."""
+    study = f"together-{dataset}"
+    rows, found = results.load_results(study, protocol), {}
+    for name, own in rows.groupby("network", sort=False):
+        if name.startswith("together"):
+            values = tuple(own["test_accuracy"])
+            sd = statistics.stdev(values) if len(values) > 1 else float("nan")
+            kind = "binary" if name == "together" else "ternary"
+            found[name] = [own["energy_uj"].iloc[0], statistics.fmean(values), sd, len(values), kind]
+    return pd.DataFrame.from_dict(found, orient="index", columns=OURS).rename_axis("network").sort_values("energy_uj")
+
+
+def panel(ax: Axes, theirs: pd.DataFrame, mine: pd.DataFrame, best: pd.DataFrame | None = None) -> None:
+    """Draw all with their labels on a logarithmic energy axis.
 
     Args:
         theirs: of ``papers``.
         mine: of ``ours``; may be empty.
+        best: of ``beyond``, drawn larger and with a black edge.
     """
+    best = mine[:0] if best is None else best
+    plain, mine = mine.index, pd.concat([mine, best]) if len(best) else mine
     _limits(ax, theirs, mine)
     trained = [bool(set(names.split(" or ")) & set(mine.index)) for names in theirs["network"]]
     for (_, point), has_run in zip(theirs.iterrows(), trained, strict=True):
@@ -81,10 +97,12 @@ def panel(ax: Axes, theirs: pd.DataFrame, mine: pd.DataFrame) -> None:
             ax.plot((x, same["energy_uj"]), (y, same["mean"]), color=color, lw=0.9, alpha=0.45, zorder=1)
         elif comparable and not has_run:
             ax.plot(point["our_uj"], y, "|", color="black", ms=16, mew=0.9, zorder=2)
-    for _, point in mine.iterrows():
+    for name, point in mine.iterrows():
         color, marker = figures.FAMILIES[point["family"]]
         bar = None if pd.isna(point["sd"]) else point["sd"]
         look = {"color": color, "marker": marker, "ms": 12 if marker == "*" else 8, "mec": "white", "mew": 0.6}
+        if name not in plain:
+            look |= {"ms": 12, "mec": "black", "mew": 1.4}
         ax.errorbar(
             point["energy_uj"], point["mean"], yerr=bar, capsize=2, lw=1.1, zorder=4 + (color != figures.GREY), **look
         )
@@ -130,16 +148,18 @@ def saving(ax: Axes, start: tuple[float, float], to_uj: float, text: str) -> Non
     ax.text((from_uj * to_uj) ** 0.5, low, text, ha="center", va="center", fontsize=10.5, bbox=box, zorder=3)
 
 
-def key(fig: Figure) -> None:
-    """What colours and markers mean, below the panels."""
+def key(fig: Figure, beyond: bool = False) -> None:
+    """What colours and markers mean, below the panels; ``beyond``: with the points of that function."""
     marks = {name: figures.FAMILIES[name] for name in _KEY}
     handles = [Line2D([], [], ls="", color=c, marker=m, ms=8, label=_KEY[name]) for name, (c, m) in marks.items()]
     hollow = {"ls": "", "marker": "o", "ms": 7.5, "mfc": "white", "color": figures.GREY}
+    edged = {"ls": "", "marker": "o", "ms": 11, "mec": "black", "mew": 1.4, "color": figures.GREY}
     handles += [
         Line2D(
             [], [], marker="o", ms=7.5, lw=1.1, color=figures.GREY, label="filled: measured here, mean ± sd (seeds)"
         ),
         Line2D([], [], label="hollow: the paper's figure", **hollow),
+        *([Line2D([], [], label="black edge: trained beyond the paper", **edged)] if beyond else []),
         Line2D([], [], ls="", marker="|", ms=15, color="black", label="energy computed here"),
     ]
     fig.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)

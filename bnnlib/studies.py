@@ -110,6 +110,24 @@ def _choices(arch: str, choices: list[str], protocol: Protocol) -> Study:
     return Study(networks, {"brief": protocol})
 
 
+def _together(binary: ModelSpec, hybrid: ModelSpec, options: dict, changes: dict, protocols: dict) -> Study:
+    """An all-binary network and a hybrid one, each plain and with all methods that the ladder showed to help.
+
+    Args:
+        binary, hybrid: the networks.
+        options: fields of the ModelSpec that the methods change.
+        changes: fields of the TrainSpec that they change.
+        protocols: how they are trained.
+    """
+    networks = {
+        "plain": binary,
+        "plain-hybrid": hybrid,
+        "together": binary.but(**options),
+        "together-hybrid": hybrid.but(**options),
+    }
+    return Study(networks, protocols, {"together": changes, "together-hybrid": changes})
+
+
 LENET_FLOAT = TrainSpec(
     "mnist", 500, batch=50, optimizer="sgd", lr=0.01, momentum=0.9, schedule="step", milestones=(15, 25),
     weight_decay=1e-4, loss="squared_hinge",
@@ -128,6 +146,7 @@ VGGNET_BINARY = TrainSpec(
     augment="flip-crop",
 )  # fmt: skip
 VGGNET_SHORT = TrainSpec("cifar10", 60, batch=100, optimizer="adam", lr=2e-3, warmup=2, augment="flip-crop")
+LENET_LONG = LENET_SHORT.but(epochs=20)
 LENET_BRIEF = LENET_SHORT.but(epochs=2, warmup=0.25, train_images=25_000)
 VGGNET_REDUCED = TrainSpec("cifar10", 5, batch=100, optimizer="adam", lr=5e-3, warmup=1, augment="flip-crop")
 VGGNET_BRIEF = VGGNET_REDUCED.but(epochs=2, warmup=0.25)
@@ -197,6 +216,16 @@ STUDIES = {
         teacher=LENET_SHORT.but(lr=3e-3),
         augment="affine",
         cutout=8,
+    ),
+    "together-mnist": _together(
+        _lenet("bbbb", "bbb"),
+        _lenet("tbbt", "bbt"),
+        {"estimator": "reste"},
+        {"teacher": LENET_SHORT.but(lr=3e-3), "distill": 0.9},
+        {
+            "short": Protocol(LENET_SHORT, LENET_SHORT, {"plain-hybrid": 3, "together": 3, "together-hybrid": 3}),
+            "long": Protocol(LENET_LONG, LENET_LONG, {"plain": 3, "plain-hybrid": 3, "": 5}),
+        },
     ),
     "beyond-cifar10": _beyond(
         _vggnet("b" * 9, "b" * 8),
