@@ -5,6 +5,7 @@ the median of the ratios of the rounds. A rate counts the MACs that a side execu
 drops, ours never computes, and has no credit for, in the layers; for the whole network all sides have the network's.
 """
 
+import copy
 import statistics
 import time
 import tracemalloc
@@ -16,13 +17,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from bnnlib import studies
-from bnnlib.layers import QuantConv2d, QuantLinear
+from bnnlib.bench_others import int8_network, onnxruntime_int8, openvino_binary
 from bnnlib.models import build
 from bnnlib.packed import PackedNet, pack
 from bnnlib.profiling import profile
 
 LAYER_BATCH = 16
 NETWORK_BATCHES = (1, 16)
+TERNARY = "conv4 ternary"  # weights and inputs
 
 
 def packed(seconds: float, rounds: int) -> Iterator[dict]:
@@ -37,12 +39,14 @@ def packed(seconds: float, rounds: int) -> Iterator[dict]:
     spec = networks["binary"]
     binary, floating = build(spec).eval(), build(networks["float"]).eval()
     net = PackedNet(pack(binary, spec))
+    ternary = spec.but(weights="t" * 9, acts="t" * 8)
+    ternary = PackedNet(pack(build(ternary).eval(), ternary))
     cases = [layer.layer.name for layer in net.layers[1:6]] + [f"vggnet7 batch {n}" for n in NETWORK_BATCHES]
-    for case in tqdm(cases, unit="case", disable=None):
+    for case in tqdm([*cases, TERNARY], unit="case", disable=None):
         if case.startswith("vggnet7"):
             sides, macs = _network_sides(net, floating, int(case.rpartition(" ")[2]))
         else:
-            sides, macs = _layer_sides(net, case)
+            sides, macs = _layer_sides(ternary if case == TERNARY else net, case.partition(" ")[0])
         yield _row(case, sides, macs, seconds, rounds)
 
 
@@ -68,7 +72,7 @@ def _layer_sides(net: PackedNet, name: str) -> tuple[dict[str, Callable], dict[s
     Ours ends with thresholds and pooling; the others are the convolution alone, on an input with its border.
     """
     x, threads = _images(LAYER_BATCH).numpy(), torch.get_num_threads()
-    acts = net.layers[0].values(x, net.levels, threads)
+    acts = net.layers[0].values(x, threads)
     for layer, behind in zip(net.layers, net.layers[1:], strict=False):
         if layer.layer.name == name:
             break
@@ -84,38 +88,9 @@ def _layer_sides(net: PackedNet, name: str) -> tuple[dict[str, Callable], dict[s
         "torch float32 channels last": lambda: F.conv2d(*last),
     }
     macs = dict.fromkeys(sides, whole) | {"ours": executed * layer.layer.length / 1e9}
-    if (openvino := _openvino(plain, w)) is not None:
+    if layer.form.act_planes == layer.form.weight_planes == 1 and (openvino := openvino_binary(plain, w)) is not None:
         sides["OpenVINO binary"], macs["OpenVINO binary"] = openvino, whole
     return sides, macs
-
-
-def _openvino(x: Tensor, w: Tensor) -> Callable | None:
-    """The same layer as OpenVINO's BinaryConvolution; a call gives the seconds of this one operation, by its profiler.
-
-    None where openvino is not installed.
-    """
-    try:
-        import numpy as np
-        import openvino as ov
-        from openvino import opset1
-    except ImportError:
-        return None
-    values = opset1.parameter(list(x.shape), np.float32)
-    ends = [opset1.constant(np.full((1, 1, 1, 1), value, np.float32)) for value in (0, 0, -1, 1)]
-    bits = np.packbits(w.numpy().reshape(-1) > 0)
-    weights = ov.op.Constant(ov.Tensor(bits, ov.Shape(list(w.shape)), ov.Type.u1))
-    signs = opset1.fake_quantize(values, *ends, 2)
-    none = [0, 0]
-    y = opset1.binary_convolution(signs, weights, [1, 1], none, none, [1, 1], "xnor-popcount", -1.0)
-    options = {"PERF_COUNT": True, "INFERENCE_NUM_THREADS": torch.get_num_threads(), "PERFORMANCE_HINT": "LATENCY"}
-    request = ov.Core().compile_model(ov.Model([y], [values]), "CPU", options).create_infer_request()
-
-    def run() -> float:
-        request.infer([x.numpy()])
-        nodes = [node for node in request.profiling_info if node.node_type == "BinaryConvolution"]
-        return sum(node.real_time.total_seconds() for node in nodes)
-
-    return run
 
 
 def _network_sides(net: PackedNet, floating: nn.Sequential, batch: int) -> tuple[dict[str, Callable], dict[str, float]]:
@@ -126,58 +101,18 @@ def _network_sides(net: PackedNet, floating: nn.Sequential, batch: int) -> tuple
     half = nn.Sequential(*list(build(net.network.spec.but(weights="f" * 9, acts="f" * 8)).eval())[1:]).bfloat16()
     small, codes = int8_network(floating, x)
     x_half = (x.float() / 127.5 - 1).bfloat16()
+    half_last = copy.deepcopy(half).to(memory_format=torch.channels_last)
     sides = {
         "ours": lambda: net.predict(x.numpy()),
         "torch float32": lambda: floating(x),
         "torch float32 channels last": lambda: last(x.to(memory_format=torch.channels_last)),
         "torch bfloat16": lambda: half(x_half),
+        "torch bfloat16 channels last": lambda: half_last(x_half.to(memory_format=torch.channels_last)),
         "torch int8": lambda: small(codes),
     }
+    if (onnxruntime := onnxruntime_int8(floating, x)) is not None:
+        sides["onnxruntime int8"] = onnxruntime
     return sides, dict.fromkeys(sides, profile(floating)["macs"].sum() * batch / 1e9)
-
-
-def int8_network(model: nn.Sequential, x: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-    """A float network with 8-bit weights and activations by torch's quantized operators, and its first input.
-
-    Batch norm is folded into the weights, and ReLU into the operators; activations are scaled by their largest value.
-    """
-    operators, steps = torch.ops.quantized, []
-    modules = list(model)
-    with torch.no_grad():
-        value = modules[0](x)
-        codes = torch.quantize_per_tensor(value, 2 / 255, 128, torch.quint8)
-        for i, module in enumerate(modules):
-            if not isinstance(module, QuantConv2d | QuantLinear):
-                continue
-            behind = modules[i + 1 : i + 4]
-            norm = next(m for m in behind if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d))
-            pool = any(isinstance(m, nn.MaxPool2d) for m in behind)
-            conv = isinstance(module, QuantConv2d)
-            gain = (1 if norm.weight is None else norm.weight) / torch.sqrt(norm.running_var + norm.eps)
-            shift = (0 if norm.bias is None else norm.bias) - norm.running_mean * gain
-            w = module.weight * gain.reshape(-1, *[1] * (module.weight.ndim - 1))
-            w = torch.quantize_per_tensor(w, float(w.abs().max() / 127), 0, torch.qint8)
-            value = module.padded(value) / module.input_levels if conv else value.flatten(1)
-            product = F.conv2d if conv else F.linear
-            value = product(value, w.dequantize(), shift).relu()
-            scale = float(value.max() / 255) or 1.0
-            if conv:
-                pads = [module.pad] * 2
-                packed_weights = operators.conv2d_prepack(w, shift, [1, 1], pads, [1, 1], 1)
-                steps.append(lambda q, p=packed_weights, s=scale: operators.conv2d_relu(q, p, s, 0))
-            else:
-                packed_weights = operators.linear_prepack(w, shift)
-                steps.append(lambda q, p=packed_weights, s=scale: operators.linear_relu(q.flatten(1), p, s, 0))
-            if pool:
-                value = F.max_pool2d(value, 2)
-                steps.append(lambda q: F.max_pool2d(q, 2))
-
-    def run(q: Tensor) -> Tensor:
-        for step in steps:
-            q = step(q)
-        return q
-
-    return run, codes
 
 
 def _row(case: str, sides: dict[str, Callable], macs: dict[str, float], seconds: float, rounds: int) -> dict:

@@ -78,7 +78,7 @@ def bench_packed(seconds: float, rounds: int, as_json: bool) -> None:
     for row in packed.packed(seconds, rounds):
         rows.append(row)
         if not as_json:
-            other = "(OpenVINO is not installed)"
+            other = "-"
             if row["best_other"]:
                 other = f"{row['best_other']:17}{row['best_other_gmac_s']:6,.0f}{row['ratio_best_other']:7.1f}"
             ours = f"{row['ours_gmac_s']:8,.0f}{row['torch_fp32_gmac_s']:9,.0f}{row['ratio_fp32']:7.1f}"

@@ -20,7 +20,7 @@ from bnnlib import ModelSpec, RunSpec, TrainSpec, UserError, build, data, paths,
 from bnnlib.attempt import packed_path
 from bnnlib.files import read_json
 from bnnlib.models import ARCHS
-from bnnlib.packed import IntegerLayer, PackedNet, as_bytes, load, norms, pack, processor, restored, save
+from bnnlib.packed import IntegerLayer, PackedNet, as_bytes, codes, load, norms, pack, processor, restored, save
 from bnnlib.packed.codes import layout, table
 from bnnlib.packed.network import _Layer, _words
 from bnnlib.packed.verification import torch_sums, verify
@@ -430,48 +430,73 @@ def test_a_committed_network_has_its_accuracy_on_all_test_images():
     assert verify(paths.DATA / "pretrained" / "lenet-mnist" / "binary-short-s1.safetensors").equal
 
 
+def test_numbers_are_bytes_where_they_fit(monkeypatch):
+    """An input of 2 g - 255 is 255 - 2 (255 - g); a border of zero is none of these values."""
+    monkeypatch.setattr(codes, "multiplies_bytes", lambda: True)
+    grey = np.arange(256)
+    assert layout("fixed8", "binary", None, np.append(2 * grey - 255, 0)).name == "product"
+    for values, top, factor in ((grey, 255, 1), (2 * grey - 255, 255, 2), (np.array([-1, 1]), 1, 2)):
+        form = layout("fixed8", "binary", None, values)
+        assert (form.name, form.top, form.factor) == ("bytes", top, factor)
+    monkeypatch.setattr(codes, "multiplies_bytes", lambda: False)
+    assert layout("fixed8", "fixed8", None, grey).name == "product"
+
+
 OTHER_PROCESSOR = """
 import sys, numpy as np
 from bnnlib.packed import PackedNet, processor
-assert processor.counting() == "word" and not processor.counts_bits_in_vectors()
+assert processor.counting() == sys.argv[4]
+assert not processor.counts_bits_in_vectors() and not processor.multiplies_bytes()
 np.save(sys.argv[2], PackedNet.load(sys.argv[1], threads=1).sums(np.load(sys.argv[3])))
 """
 
 
-def test_a_processor_without_vector_instructions_gives_the_same(tmp_path, content):
+@pytest.mark.parametrize(
+    "name, features, counting", [("generic", "", "word"), ("haswell", "+avx,+avx2,+popcnt,+sse4.2,+ssse3", "table")]
+)
+def test_an_older_processor_gives_the_same(tmp_path, content, name, features, counting):
+    if counting not in COUNTINGS:
+        pytest.skip("this processor has no AVX2")
     (tmp_path / "a.safetensors").write_bytes(content)
     x = images(SMALL, 2).numpy()
     np.save(tmp_path / "x.npy", x)
-    forced = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": str(tmp_path)}
+    forced = {"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": features, "NUMBA_CACHE_DIR": str(tmp_path)}
     environment = os.environ | forced | {"PYTHONPATH": str(paths.ROOT)}
-    files = [str(tmp_path / name) for name in ("a.safetensors", "y.npy", "x.npy")]
-    subprocess.run([sys.executable, "-c", OTHER_PROCESSOR, *files], check=True, env=environment)
+    files = [str(tmp_path / file) for file in ("a.safetensors", "y.npy", "x.npy")]
+    subprocess.run([sys.executable, "-c", OTHER_PROCESSOR, *files, counting], check=True, env=environment)
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), PackedNet.load(files[0]).sums(x))
 
 
 VECTOR_COUNT = """
-import numpy as np
+import sys
 from numba import njit, types
-from bnnlib.packed import processor, simd
+from bnnlib.packed import codes, processor, simd
 assert processor.counting() == "word" and processor.counts_bits_in_vectors()
+assert codes.triples() == (sys.argv[1] == "vnni")
 @njit(error_model="numpy")
 def add(sums, acts, starts, tables, weights, run):
     simd.add_deficits(sums, 0, acts, starts, 0, 0, 0, tables, weights, 0, 1, run)
 array = lambda kind, axes: types.Array(kind, axes, "C")
 signature = (array(types.int32, 1), array(types.uint32, 1), array(types.intp, 1), array(types.uint8, 2),
-             array(types.uint32, 4), types.intp)
+             array(types.uint32, int(sys.argv[2])), types.intp)
 add.compile(signature)
 print(add.inspect_asm(signature))
 """
 
 
 @pytest.mark.skipif(COUNTINGS == ("word",), reason="names x86 processors")
-def test_a_processor_that_counts_bits_in_vectors_is_used():
-    """Compiled for it, not run: 4 pixels times 64 outputs are 16 vectors of 16 counts."""
+@pytest.mark.parametrize("vnni", [True, False])
+@pytest.mark.parametrize("planes", [1, 2])
+def test_a_processor_that_counts_bits_in_vectors_is_used(vnni, planes):
+    """Compiled for it, not run: 3 pixels times 64 outputs are 12 vectors of 16 counts, all kept in registers."""
     features = "+avx512f,+avx512bw,+avx512vl,+avx512dq,+avx512vpopcntdq,+avx2,+popcnt,-prefer-256-bit"
+    features += ",+avx512vnni" * vnni
     forced = {"NUMBA_CPU_NAME": "icelake-server", "NUMBA_CPU_FEATURES": features, "PYTHONPATH": str(paths.ROOT)}
     run = subprocess.run(
-        [sys.executable, "-c", VECTOR_COUNT], check=True, env=os.environ | forced, capture_output=True, text=True
-    )
+        [sys.executable, "-c", VECTOR_COUNT, "vnni" if vnni else "", str(3 + planes)],
+        check=True, env=os.environ | forced, capture_output=True, text=True,
+    )  # fmt: skip
     counts = [line for line in run.stdout.splitlines() if "vpopcntd" in line]
-    assert len(counts) >= 16 and all("%zmm" in line and "(%rsp)" not in line for line in counts)
+    assert len(counts) >= 12 and all("%zmm" in line and "(%rsp)" not in line for line in counts)
+    doubled = sum("vpdpbusd" in line and "%zmm" in line for line in run.stdout.splitlines())
+    assert doubled == (12 if vnni and planes == 1 else 0), "a full adder for every three words of binary weights"

@@ -8,14 +8,15 @@ from numba import config
 
 from bnnlib.errors import UserError
 from bnnlib.models import ARCHS
-from bnnlib.packed import kernels, processor
-from bnnlib.packed.codes import BLOCK, code_weights, elements, layout, table
+from bnnlib.packed import coding, kernels, processor
+from bnnlib.packed.codes import BLOCK, bases, code_weights, elements, layout, table
 from bnnlib.packed.files import load
 from bnnlib.packed.layers import IntegerLayer, IntegerNetwork
 from bnnlib.specs import OPERANDS
 from bnnlib.threads import share
 
 BATCH = 64  # images that go through a layer together: enough to read its weights once for many
+ALONE = 2_000_000  # products of a layer that take one thread less time than to share them
 
 
 class _Layer:
@@ -25,10 +26,19 @@ class _Layer:
         layer: its integers.
         size: height and width of its inputs.
         counting: ``word`` or ``table``; None for the layer that sees the image, which comes in numbers.
+        levels: int16, the numbers of the image; of all others they are -1, 0 and 1.
     """
 
-    def __init__(self, layer: IntegerLayer, size: tuple[int, int], counting: str | None) -> None:
-        self.layer, self.form = layer, layout(layer.act, layer.weight, counting)
+    def __init__(
+        self, layer: IntegerLayer, size: tuple[int, int], counting: str | None, levels: np.ndarray | None = None
+    ) -> None:
+        levels = np.array([-1, 0, 1], np.int16) if levels is None else levels
+        border = np.array([] if layer.border is None else [layer.border], np.int16)
+        self.layer = layer
+        self.form = form = layout(layer.act, layer.weight, counting, np.concatenate([levels, border]))
+        if form.name == "bytes":
+            levels, border = ((form.top - values) // form.factor for values in (levels, border))
+        self.levels, self.border = levels.astype(form.act_dtype), int(border[0]) if border.size else coding.NO_BORDER
         _, k_h, k_w, channels = layer.weights.shape
         self.rows, self.columns = (extent + 2 * layer.pad for extent in size)
         self.elements = elements(channels, self.form)
@@ -39,10 +49,10 @@ class _Layer:
         self.tables = table(self.form) if self.form.name == "table" else np.zeros((0, 16), np.uint8)
         self.in_width = size[1]
         alone = self.rows == k_h and self.columns == k_w  # one dot product an image
-        self.mate = kernels.NOBODY if not self.form.paired else kernels.NEXT_IMAGE if alone else kernels.NEXT_PIXEL
+        self.mate = coding.NOBODY if not self.form.paired else coding.NEXT_IMAGE if alone else coding.NEXT_PIXEL
         # room for the one who only completes a pair
-        self.room = self.out_size[1] + (self.mate == kernels.NEXT_PIXEL and not layer.pool and self.out_size[1] % 2)
-        self.base = 0 if self.form.name == "product" else layer.length
+        self.room = self.out_size[1] + (self.mate == coding.NEXT_PIXEL and not layer.pool and self.out_size[1] % 2)
+        self.bases = bases(layer.weights, self.form)
         self.limits = self._limits()
         self.before, self.after = (_words(flags, self.blocks) for flags in (layer.before, layer.after))
 
@@ -50,27 +60,28 @@ class _Layer:
         """Thresholds of sums as limits of deficits, -1 for outputs that only fill up (no bit is then set)."""
         layer, form = self.layer, self.form
         most = layer.largest if form.name == "product" else 2 * layer.length // form.factor
-        small = form.name != "word" and most < np.iinfo(np.int16).max
+        small = form.name in ("product", "table") and most < np.iinfo(np.int16).max
         limits = np.full((len(layer.thresholds), self.blocks * BLOCK), -1, np.int64)
-        found = (self.base - layer.thresholds.astype(np.int64)) // form.factor
-        limits[:, : len(layer.weights)] = found if form.name == "product" else found.clip(-1)
+        found = (self.bases - layer.thresholds) // form.factor
+        limits[:, : len(layer.weights)] = found if form.name in ("product", "bytes") else found.clip(-1)
         return limits.astype(np.int16 if small else np.int32)
 
     def inputs(self, images: int) -> np.ndarray:
         """Room for the elements of so many images."""
         shape = (images * self.rows * self.columns * self.elements,)
         two = self.form.name == "word" and self.form.act_planes == 2
+        if self.form.name == "bytes":  # four at once are read, beyond the last
+            shape = (shape[0] + 3,)
         return np.empty((*shape, 2) if two else shape, self.form.act_dtype)
 
-    def values(self, images: np.ndarray, levels: np.ndarray, threads: int) -> np.ndarray:
+    def values(self, images: np.ndarray, threads: int) -> np.ndarray:
         """Elements of uint8 images [N, C, H, W]."""
         acts, rows = self.inputs(len(images)), len(images) * self.rows
-        border = kernels.NO_BORDER if self.layer.border is None else self.layer.border
-        common = images, levels, self.layer.pad, border, acts
+        common = images, self.levels, self.layer.pad, self.border, acts
         if threads == 1 or len(images) == 1:
-            kernels.image_values(*common, 0, rows)
+            coding.image_values(*common, 0, rows)
         else:
-            kernels.image_values_shared(threads, *common, rows)
+            coding.image_values_shared(threads, *common, rows)
         return acts
 
     def code(self, bits: np.ndarray, threads: int) -> np.ndarray:
@@ -78,16 +89,17 @@ class _Layer:
         acts, images = self.inputs(bits.shape[1]), bits.shape[1]
         rows, alone = images * self.rows, threads == 1 or images == 1  # one image takes less time than a thread's start
         common = bits, self.in_width, self.layer.pad
-        if self.form.name == "product":
-            kernels.code_values(*common, self.elements, acts, 0, rows)
-        elif self.form.name == "word" and alone:
-            kernels.code_words(*common, self.elements, acts, 0, rows)
+        if self.form.name in ("product", "bytes"):
+            coding.code_values(*common, self.levels, self.elements, acts, 0, rows)
         elif self.form.name == "word":
-            kernels.code_words_shared(threads, *common, self.elements, acts, rows)
+            if alone:
+                coding.code_words(*common, self.elements, acts, 0, rows)
+            else:
+                coding.code_words_shared(threads, *common, self.elements, acts, rows)
         elif alone:
-            kernels.code_tables(*common, self.form.group, self.mate, self.elements, acts, 0, rows)
+            coding.code_tables(*common, self.form.group, self.mate, self.elements, acts, 0, rows)
         else:
-            kernels.code_tables_shared(threads, *common, self.form.group, self.mate, self.elements, acts, rows)
+            coding.code_tables_shared(threads, *common, self.form.group, self.mate, self.elements, acts, rows)
         return acts
 
     @property
@@ -97,9 +109,10 @@ class _Layer:
     def bits(self, acts: np.ndarray, images: int, threads: int) -> tuple[np.ndarray, int]:
         """Bits of the outputs, uint64 [planes, N, H', W', words], and the number of dot products executed."""
         bits = np.empty((len(self.limits), images, self.out_size[0], self.room, self.blocks), np.uint64)
-        units = -(-bits[0, ..., 0].size * self.members // kernels.TILE) * self.blocks
+        dots = bits[0, ..., 0].size * self.members
+        units = -(-dots // kernels.TILE) * self.blocks
         common = acts, self.geometry, self.tables, self.weights, self.form.most, self.limits, self.before, self.after
-        if threads == 1:
+        if threads == 1 or dots * self.layer.weights.size < ALONE:
             return bits, kernels.to_bits(*common, bits, 0, units)
         return bits, kernels.to_bits_shared(threads, *common, bits, units)
 
@@ -107,7 +120,7 @@ class _Layer:
         """Sums of the last layer, int32 [N, outputs], and the number of dot products executed."""
         out = np.empty((images, len(self.layer.weights)), np.int32)
         units = -(-images // kernels.TILE) * self.blocks
-        common = acts, self.geometry, self.tables, self.weights, self.form.most, self.form.factor, self.base
+        common = acts, self.geometry, self.tables, self.weights, self.form.most, self.form.factor, self.bases
         return out, kernels.to_sums(*common, out, 0, units)
 
 
@@ -134,16 +147,16 @@ class PackedNet:
 
     def __init__(self, network: IntegerNetwork, counting: str | None = None, threads: int | None = None) -> None:
         self.network, self.threads = network, threads
-        self.layers, size, chosen = [], network.image[1:], None
-        for layer in network.layers:
-            self.layers.append(_Layer(layer, size, chosen))
-            size, chosen = self.layers[-1].out_size, counting or processor.counting()
         self.executed: dict[str, int] = {}
         grey = np.arange(256, dtype=np.int16)
         if OPERANDS[network.spec.image] == "binary":
             self.levels = np.where(2 * grey >= 255, 1, -1).astype(np.int16)
         else:
             self.levels = 2 * grey - 255 if ARCHS[network.spec.arch].signed_image else grey
+        self.layers, size, chosen, levels = [], network.image[1:], None, self.levels
+        for layer in network.layers:
+            self.layers.append(_Layer(layer, size, chosen, levels))
+            size, chosen, levels = self.layers[-1].out_size, counting or processor.counting(), None
 
     @classmethod
     def load(cls, path: Path | str, counting: str | None = None, threads: int | None = None) -> "PackedNet":
@@ -165,7 +178,7 @@ class PackedNet:
         if threads > 1:
             share(threads)
         first, *_, last = self.layers
-        acts = first.values(x, self.levels, threads)
+        acts = first.values(x, threads)
         for layer, behind in zip(self.layers, self.layers[1:], strict=False):
             bits, executed = layer.bits(acts, len(x), threads)
             self._count(layer, executed)

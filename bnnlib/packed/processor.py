@@ -20,6 +20,11 @@ def counts_bits_in_vectors() -> bool:
     return "avx512vpopcntdq" in _features()
 
 
+def multiplies_bytes() -> bool:
+    """AVX-512 VNNI's VPDPBUSD: four products of an unsigned and a signed byte, added to a sum."""
+    return {"avx512f", "avx512vnni"} <= _features()
+
+
 def looks_up_in_vectors() -> bool:
     """AVX2's VPSHUFB."""
     return "avx2" in _features()
