@@ -3,6 +3,9 @@
 Machines differ and are shared, so every figure is a median over rounds in which all sides take turns, and a ratio is
 the median of the ratios of the rounds. A rate counts the MACs that a side executes: what a pooling of an odd size
 drops, ours never computes, and has no credit for, in the layers; for the whole network all sides have the network's.
+
+NOTE: once torch has run bfloat16 in a process, a prediction of one image takes us 325 instead of 288 us there (AVX-512,
+2 cores); the benchmark has both in one process all the same.
 """
 
 import copy
