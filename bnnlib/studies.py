@@ -43,12 +43,12 @@ def _comparators(binary: ModelSpec) -> dict[str, ModelSpec]:
     }
 
 
-def _tuning(binary: ModelSpec, protocol: Protocol, bipolar: tuple[str, ...]) -> Study:
+def _tuning(binary: ModelSpec, protocols: dict[str, Protocol], bipolar: tuple[str, ...]) -> Study:
     """An all-binary network with one decision of the recipe made otherwise, against ``binary`` of the capacity study.
 
     Args:
         binary: the network.
-        protocol: how it is trained.
+        protocols: how it is trained, by name.
         bipolar: factors of Tang et al.'s regulariser.
     """
     networks = {
@@ -62,10 +62,13 @@ def _tuning(binary: ModelSpec, protocol: Protocol, bipolar: tuple[str, ...]) -> 
         "hinge": {"loss": "squared_hinge"},
         "SGD": {"optimizer": "sgd", "lr": 0.01, "momentum": 0.99},
         "no-clip": {"clip_latent": False},
-        "PTRELU": {"pretrain_epochs": max(1, protocol.train.epochs * 3 // 8)},
+        "PTRELU": {},  # how long depends on the protocol
         **{f"bipolar-{factor}": {"bipolar": float(factor)} for factor in bipolar},
     }
-    return Study(networks | dict.fromkeys(changes, binary), {"short": protocol}, changes)
+    pretraining = {  # never less than two epochs: one is the warm-up
+        f"PTRELU-{name}": {"pretrain_epochs": max(2, one.train.epochs * 3 // 8)} for name, one in protocols.items()
+    }
+    return Study(networks | dict.fromkeys(changes, binary), protocols, changes | pretraining)
 
 
 def _beyond(
@@ -151,6 +154,12 @@ LENET_BRIEF = LENET_SHORT.but(epochs=2, warmup=0.25, train_images=25_000)
 VGGNET_REDUCED = TrainSpec("cifar10", 5, batch=100, optimizer="adam", lr=5e-3, warmup=1, augment="flip-crop")
 VGGNET_BRIEF = VGGNET_REDUCED.but(epochs=2, warmup=0.25)
 
+LENET_PROTOCOLS = {"short": Protocol(LENET_SHORT, LENET_SHORT, {"": 3})}
+VGGNET_PROTOCOLS = {
+    "short": Protocol(VGGNET_SHORT, VGGNET_SHORT, {"": 3}),
+    "reduced": Protocol(VGGNET_REDUCED, VGGNET_REDUCED, {"": 3}, width=1 / 8),
+}
+
 STUDIES = {
     "lenet-mnist": Study(
         networks={
@@ -196,20 +205,10 @@ STUDIES = {
             "WIDEN2": _vggnet("bbbbbbbbb", "bbbbbbbb", 2),
             "WIDEN4": _vggnet("bbbbbbbbb", "bbbbbbbb", 4),
         },
-        protocols={
-            "short": Protocol(VGGNET_SHORT, VGGNET_SHORT, {"": 3}),
-            "paper": Protocol(VGGNET_FLOAT, VGGNET_BINARY, {"": 5}),
-            "reduced": Protocol(VGGNET_REDUCED, VGGNET_REDUCED, {"": 3}, width=1 / 8),
-        },
+        protocols=VGGNET_PROTOCOLS | {"paper": Protocol(VGGNET_FLOAT, VGGNET_BINARY, {"": 5})},
     ),
-    "tuning-mnist": _tuning(
-        _lenet("bbbb", "bbb"), Protocol(LENET_SHORT, LENET_SHORT, {"": 3}), ("1e-5", "1e-6", "1e-7")
-    ),
-    "tuning-cifar10": _tuning(
-        _vggnet("b" * 9, "b" * 8),
-        Protocol(VGGNET_SHORT, VGGNET_SHORT, {"": 3}),
-        ("1e-5", "1e-6", "5e-7", "1e-7", "1e-8"),
-    ),
+    "tuning-mnist": _tuning(_lenet("bbbb", "bbb"), LENET_PROTOCOLS, ("1e-5", "1e-6", "1e-7")),
+    "tuning-cifar10": _tuning(_vggnet("b" * 9, "b" * 8), VGGNET_PROTOCOLS, ("1e-5", "1e-6", "5e-7", "1e-7", "1e-8")),
     "beyond-mnist": _beyond(
         _lenet("bbbb", "bbb"),
         {"short": Protocol(LENET_SHORT, LENET_SHORT, {"binary": 0, "": 3})},
@@ -241,12 +240,8 @@ STUDIES = {
     "choices-cifar10": _choices(
         "vggnet7", sum(designed_choices(17), []), Protocol(VGGNET_BRIEF, VGGNET_BRIEF, {"": 1}, width=1 / 8)
     ),
-    "comparators-mnist": Study(
-        _comparators(_lenet("bbbb", "bbb")), {"short": Protocol(LENET_SHORT.but(lr=3e-3), LENET_SHORT, {"": 3})}
-    ),
-    "comparators-cifar10": Study(
-        _comparators(_vggnet("b" * 9, "b" * 8)), {"short": Protocol(VGGNET_SHORT, VGGNET_SHORT, {"": 3})}
-    ),
+    "comparators-mnist": Study(_comparators(_lenet("bbbb", "bbb")), LENET_PROTOCOLS),
+    "comparators-cifar10": Study(_comparators(_vggnet("b" * 9, "b" * 8)), VGGNET_PROTOCOLS),
 }
 
 
@@ -287,7 +282,7 @@ def runs(study: str, name: str | None = None, protocol: str | None = None, seed:
         if protocol in (None, p)
         for network, model in chosen.networks.items()
         if name in (None, network, f"{network}-{p}")
-        for run in definition.runs(study, p, network, model, chosen.changes.get(network, {}))
+        for run in definition.runs(study, p, network, model, chosen.changed(network, p))
         if seed in (None, run.seed)
     ]
     if not found:

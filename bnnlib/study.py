@@ -39,9 +39,13 @@ class Study:
 
     Args:
         networks, protocols: by name.
-        changes: fields of the TrainSpec that are other for a network, by its name.
+        changes: fields of the TrainSpec that are other for a network (``SGD``), or only for a run (``PTRELU-short``).
     """
 
     networks: dict[str, ModelSpec]
     protocols: dict[str, Protocol]
     changes: dict[str, dict] = field(default_factory=dict)
+
+    def changed(self, network: str, protocol: str) -> dict:
+        """The changes of a network under a protocol."""
+        return self.changes.get(network, {}) | self.changes.get(f"{network}-{protocol}", {})
