@@ -38,7 +38,8 @@ class MeanMagnitude(nn.Module):
     It is summed as the values come, before they are quantized, so that nothing of it is stored.
     """
 
-    weight_operand, input_operand, stored = "binary", "float", False  # an addition is a product with ±1
+    # an addition is a product with ±1; no weight_operand, which says that there are weights to train
+    ones_operand, input_operand, stored = "binary", "float", False
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x.abs(), x.new_ones(1, x.shape[-1])) / x.shape[-1]

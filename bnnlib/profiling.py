@@ -100,7 +100,7 @@ class Recorder(TorchFunctionMode):
         self.hooks = []
         for module in self.names:
             self.hooks += [module.register_forward_pre_hook(self._enter), module.register_forward_hook(self._leave)]
-            if hasattr(module, "weight_operand"):
+            if weight_operand(module):
                 self.hooks += [module.register_forward_pre_hook(self._enter_layer)]
                 self.hooks += [module.register_forward_hook(self._leave_layer)]
             elif isinstance(module, Multiply):
@@ -158,7 +158,7 @@ class Recorder(TorchFunctionMode):
             )
         layer = self.layers[-1]
         module, inputs, products = layer
-        name, weight, act = self.names[module], module.weight_operand, getattr(module, "input_operand", self.act)
+        name, weight, act = self.names[module], weight_operand(module), getattr(module, "input_operand", self.act)
         _check(f"the weights of {name}", w, weight)
         _check(f"the input of {name}", x, act)
         vector_length = w[0].numel()
@@ -166,6 +166,11 @@ class Recorder(TorchFunctionMode):
         bits = (w.numel() * operand_bits(weight) if stored and not products else 0), inputs * operand_bits(act) * stored
         self.rows.append((name, y.numel() * vector_length, vector_length, weight, act, *bits, y.numel()))
         layer[2] += 1
+
+
+def weight_operand(module: nn.Module) -> str | None:
+    """The operand by which a module multiplies: of its weights, or of the ones by which it sums; None without."""
+    return getattr(module, "weight_operand", None) or getattr(module, "ones_operand", None)
 
 
 def _check(what: str, values: Tensor, operand: str) -> None:

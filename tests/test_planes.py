@@ -5,16 +5,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tqdm import tqdm
 
 from bnnlib import ModelSpec, UserError, build, fast, studies
 from bnnlib.energy import energy_fj, energy_uj, profile
-from bnnlib.layers import quantize_weight, weight_scale
+from bnnlib.layers import QuantConv2d, QuantLinear, quantize_weight, weight_scale
 from bnnlib.planes import PlaneConv2d, PlaneLinear
 from bnnlib.quantizers import GRADIENTS
-from bnnlib.specs import PLANES
+from bnnlib.specs import PLANES, RunSpec, TrainSpec
+from bnnlib.train import Training
 
 FORMS = [form for form in PLANES if form != "sign"]
 LAYERS = {"lenet5": 4, "vggnet7": 9}
+ONE_STEP = TrainSpec("digits", 1, batch=50, lr=0.5, train_images=50)
 
 
 def planes_of(patch: np.ndarray, form: str) -> np.ndarray:
@@ -134,6 +137,25 @@ def test_scales_of_weights_vanish_in_batch_norm(scale):
             module.eps = 1e-12  # what is left of a scale is the little constant in the norm's root
         logits[spec.weight_scale] = model(x)
     assert torch.allclose(logits["none"], logits[scale], atol=1e-3)
+
+
+# training
+
+
+@pytest.mark.parametrize("name", studies.STUDIES["comparators-mnist"].networks)
+def test_every_method_trains(name):
+    """One step on digits changes the weights of every layer, and the clip keeps those that are quantized in [-1, 1]."""
+    model = studies.STUDIES["comparators-mnist"].networks[name]
+    before = Training(RunSpec(model, ONE_STEP, 0))
+    state = Training(RunSpec(model, ONE_STEP, 0))
+    state.epoch(tqdm(disable=True))
+    old, new = (
+        {n: m.weight.detach() for n, m in t.model.named_modules() if isinstance(m, QuantConv2d | QuantLinear)}
+        for t in (before, state)
+    )
+    assert len(old) == LAYERS["lenet5"] and all(not torch.equal(old[layer], new[layer]) for layer in old)
+    few = [layer for layer, code in zip(old, model.weights, strict=True) if code == "b"]
+    assert len(state.clipped) == len(few) and all(new[layer].abs().max() <= 1 for layer in few)
 
 
 # what it costs
