@@ -23,6 +23,7 @@ class _Commands(click.Group):
 @click.version_option(bnnlib.__version__, prog_name="bnn")
 def cli() -> None:
     """Efficient binary neural networks: energy, training, results."""
+    paths.check_root()
 
 
 @cli.command()

@@ -3,7 +3,30 @@
 import os
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from bnnlib.errors import UserError
+
+
+def find_root(package: Path, working: Path) -> Path:
+    """The checkout that holds the tables, results and notebooks.
+
+    Args:
+        package: the folder of ``bnnlib``. It lies in a checkout, or was installed as a copy: then the checkout is the
+            working folder or one above it.
+        working: the working folder.
+    """
+    for folder in (package.parent, working, *working.parents):
+        if (folder / "data" / "energy").is_dir():
+            return folder
+    return package.parent
+
+
+def check_root() -> None:
+    """Raises UserError if there is no checkout."""
+    if not ENERGY.is_dir():
+        raise UserError(f"{ROOT} has no data/energy; run bnn in a checkout of the repository, which has the tables")
+
+
+ROOT = find_root(Path(__file__).resolve().parent, Path.cwd())
 DATA = ROOT / "data"
 ENERGY = DATA / "energy"
 RESULTS = DATA / "results"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -189,3 +190,19 @@ def test_the_training_path_imports_little():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=paths.ROOT)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_an_installed_copy_works_in_a_checkout_and_says_so_elsewhere(tmp_path):
+    """``pip install .`` copies the package; tables and results stay in the checkout."""
+    shutil.copytree(paths.ROOT / "bnnlib", tmp_path / "site" / "bnnlib")
+
+    def run(folder) -> subprocess.CompletedProcess:
+        code = "from bnnlib import cli, paths; import sys; sys.argv = ['bnn', 'hardware', 'get', 'x']; print(paths.ROOT); cli.main()"
+        environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
+        return subprocess.run(
+            [sys.executable, "-P", "-c", code], capture_output=True, text=True, cwd=folder, env=environment
+        )
+
+    inside, outside = run(paths.ROOT / "tests"), run(tmp_path)
+    assert inside.stdout.strip() == str(paths.ROOT) and "library x is not one that can be downloaded" in inside.stderr
+    assert outside.returncode == 2 and "run bnn in a checkout" in outside.stderr and outside.stderr.count("\n") == 1
