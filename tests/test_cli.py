@@ -197,7 +197,10 @@ def test_an_installed_copy_works_in_a_checkout_and_says_so_elsewhere(tmp_path):
     shutil.copytree(paths.ROOT / "bnnlib", tmp_path / "site" / "bnnlib")
 
     def run(folder) -> subprocess.CompletedProcess:
-        code = "from bnnlib import cli, paths; import sys; sys.argv = ['bnn', 'hardware', 'get', 'x']; print(paths.ROOT); cli.main()"
+        code = (
+            "from bnnlib import cli, paths; import sys; sys.argv = ['bnn', 'hardware', 'get', 'x'];"
+            "print(paths.ROOT); cli.main()"
+        )
         environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
         return subprocess.run(
             [sys.executable, "-P", "-c", code], capture_output=True, text=True, cwd=folder, env=environment
