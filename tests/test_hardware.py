@@ -19,13 +19,13 @@ from bnnlib.hardware import (
     characterize,
     glitch,
     law,
-    liberty,
     logic,
     netlist,
     power,
     simulate,
     synthesis,
 )
+from bnnlib.hardware.cells import Library
 from bnnlib.hardware.operands import Operand
 from bnnlib.hardware.verilog import Unit, product
 
@@ -67,7 +67,7 @@ library (paper) {{ /* a comment */
 def paper(tmp_path_factory):
     path = tmp_path_factory.mktemp("liberty") / "paper.lib"
     path.write_text(LIBERTY)
-    return liberty.Library("paper", (path,))
+    return Library("paper", (path,))
 
 
 def three_gates(library) -> netlist.Netlist:
@@ -197,7 +197,7 @@ def test_damaged_liberty_files_are_refused(tmp_path, change, message):
     path = tmp_path / "bad.lib"
     path.write_text(change(LIBERTY))
     with pytest.raises(UserError, match=message):
-        liberty.Library("bad", (path,))
+        Library("bad", (path,))
 
 
 def test_no_yosys_says_how_to_get_it(monkeypatch, tmp_path):

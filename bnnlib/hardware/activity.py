@@ -20,8 +20,8 @@ from tqdm import tqdm
 from bnnlib import paths
 from bnnlib.errors import UserError
 from bnnlib.hardware import netlist, power, simulate, synthesis
+from bnnlib.hardware.cells import Library
 from bnnlib.hardware.characterize import parse_pairs
-from bnnlib.hardware.liberty import Library
 from bnnlib.hardware.verilog import Unit
 from bnnlib.profiling import Recorder, eval_mode, profile
 

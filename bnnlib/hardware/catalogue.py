@@ -12,7 +12,7 @@ import pandas as pd
 from bnnlib import paths
 from bnnlib.errors import UserError
 from bnnlib.files import write_atomic
-from bnnlib.hardware.liberty import Library
+from bnnlib.hardware.cells import Library
 
 COLUMNS = ["library", "node_nm", "supply_v", "corner", "files", "sha256", "licence", "source", "get"]
 DEBIAN = Path("/usr/share/qflow/tech/osu018")

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from bnnlib.energy import COLUMNS
 from bnnlib.errors import UserError
 from bnnlib.hardware import netlist, power, simulate, synthesis
-from bnnlib.hardware.liberty import Library
+from bnnlib.hardware.cells import Library
 from bnnlib.hardware.operands import Operand
 from bnnlib.hardware.verilog import Unit
 

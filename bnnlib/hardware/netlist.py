@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from bnnlib.errors import UserError
-from bnnlib.hardware.liberty import Cell, Library
+from bnnlib.hardware.cells import Cell, Library
 
 MOST_PINS = 6
 ZERO, ONE = 0, 1  # nets that never change

@@ -8,9 +8,9 @@ import pandas as pd
 from tqdm import tqdm
 
 from bnnlib.hardware import netlist, power, simulate, synthesis
+from bnnlib.hardware.cells import Library
 from bnnlib.hardware.characterize import parse_pairs
 from bnnlib.hardware.glitch import glitches
-from bnnlib.hardware.liberty import Library
 from bnnlib.hardware.verilog import Unit
 
 PAIRS, LENGTH = "bxb,txb,txt,4x4,8x8,8xb", 64

