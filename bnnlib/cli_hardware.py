@@ -108,6 +108,12 @@ def activity(library: str, liberty: tuple[Path, ...]) -> None:
 
 
 def _write_side_table(name: str, make, cells) -> None:
+    """The rows of one library made anew; those of the others stay."""
+    import pandas as pd
+
+    path = paths.ENERGY / f"{name}.csv"
     made = make(cells, f"bnn hardware {name} --library {cells.name}")
-    path = write_atomic(paths.ENERGY / f"{name}.csv", made.to_csv(index=False, lineterminator="\n"))
-    click.echo(f"{len(made)} rows, every sum checked: {path}")
+    before = pd.read_csv(path, dtype=str) if path.is_file() else made.head(0)
+    rows = pd.concat([before[before["library"] != cells.name], made]).sort_values("library", kind="stable")
+    write_atomic(path, rows.to_csv(index=False, lineterminator="\n"))
+    click.echo(f"{len(made)} rows of {cells.name}, every sum checked: {path}")

@@ -161,7 +161,7 @@ def energy_fj(
 
         if not table.rows["how"].eq("synthesised").all():
             raise UserError(f"table {table.name!r} says nothing of activity; use a synthesised one, such as osu018")
-        costs *= factors(rows)
+        costs *= factors(rows, table.name)
     elif activity != "table":
         raise UserError(f"activity {activity!r} is unknown; use table or measured")
     return pd.Series(rows["macs"].to_numpy() * costs, rows.index, name=column)

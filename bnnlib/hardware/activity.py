@@ -9,6 +9,7 @@ held while activations pass.
 import datetime
 import itertools
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -25,7 +26,7 @@ from bnnlib.hardware.characterize import parse_pairs
 from bnnlib.hardware.verilog import Unit
 from bnnlib.profiling import Recorder, eval_mode, profile
 
-PAIRS, LENGTH = "bxb,txb,bxt,txt,8xb,8xt,8x8,bx8,tx8", 64
+LENGTH = 64
 CYCLES, STREAMS = 18, 128
 ZEROS, FRESH, HELD = (0.0, 1 / 3, 0.5, 0.75, 0.9, 0.95), (0.0, 0.1, 0.25, 0.5, 1.0), (0.0, 1.0)
 DEFAULT = {"zeros_act": 1 / 3, "zeros_weight": 1 / 3, "fresh_act": 1.0, "fresh_weight": 1.0}
@@ -37,9 +38,9 @@ MEASURED = ["zeros_act", "zeros_weight", "fresh_act"]
 
 
 def table(library: Library, command: str) -> pd.DataFrame:
-    """fJ a MAC over the grid of ZEROS (of ternary operands), FRESH (activations) and HELD (weights)."""
+    """fJ a MAC of all pairs over the grid of ZEROS (of ternary operands), FRESH (activations) and HELD (weights)."""
     rows = []
-    for act, weight in tqdm(parse_pairs(PAIRS), unit="pair", disable=None):
+    for act, weight in tqdm(parse_pairs("all"), unit="pair", disable=None):
         unit = Unit(act, weight, LENGTH)
         mapped = netlist.from_json(synthesis.synthesise(unit, library), library)
         times = power.timing(mapped)
@@ -55,13 +56,25 @@ def table(library: Library, command: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+def _grid(library: str, act: str, weight: str) -> RegularGridInterpolator:
+    path = paths.ENERGY / "activity.csv"
+    return _read_grid(library, act, weight, path, path.stat().st_mtime_ns)
+
+
 @lru_cache
-def _grid(act: str, weight: str) -> RegularGridInterpolator:
-    rows = pd.read_csv(paths.ENERGY / "activity.csv")
-    own = rows[(rows["activation"] == act) & (rows["weight"] == weight)]
+def _read_grid(library: str, act: str, weight: str, path: Path, changed: int) -> RegularGridInterpolator:
+    rows = pd.read_csv(path)
+    own = rows[rows["library"] == library]
     if own.empty:
-        known = ", ".join(sorted({f"{a} x {w}" for a, w in zip(rows["activation"], rows["weight"], strict=True)}))
-        raise UserError(f"activity.csv has no rows of activation {act} x weight {weight}; it has {known}")
+        known = ", ".join(rows["library"].unique())
+        raise UserError(
+            f"{path.name} has no rows of table {library}, only of {known}; bnn hardware activity --library {library} "
+            "makes them"
+        )
+    known = ", ".join(sorted({f"{a} x {w}" for a, w in zip(own["activation"], own["weight"], strict=True)}))
+    own = own[(own["activation"] == act) & (own["weight"] == weight)]
+    if own.empty:
+        raise UserError(f"{path.name} has no rows of activation {act} x weight {weight}; it has {known}")
     axes = {name: np.sort(own[name].unique()) for name in DEFAULT}
     energy = own.sort_values(list(DEFAULT))["energy_fj"].to_numpy().reshape([len(axis) for axis in axes.values()])
     used = {name: axis for name, axis in axes.items() if len(axis) > 1}
@@ -70,16 +83,17 @@ def _grid(act: str, weight: str) -> RegularGridInterpolator:
     return grid
 
 
-def factor(act: str, weight: str, **activity: float) -> float:
-    """Energy of a MAC at some activity over that of the tables' (see DEFAULT), from ``data/energy/activity.csv``.
+def factor(library: str, act: str, weight: str, **activity: float) -> float:
+    """Energy of a MAC at some activity over that of the table's (see DEFAULT), from ``data/energy/activity.csv``.
 
     Args:
+        library: a cell library, which is the name of its table too.
         activity: ``zeros_act``, ``zeros_weight``, ``fresh_act``, ``fresh_weight``; what is not given is the tables'.
 
     Raises:
-        UserError: the pair was not characterised.
+        UserError: the library or the pair was not characterised.
     """
-    grid = _grid(act, weight)
+    grid = _grid(library, act, weight)
     bounds = dict(zip(grid.names, grid.grid, strict=True))
 
     def at(values: dict[str, float]) -> float:
@@ -88,16 +102,16 @@ def factor(act: str, weight: str, **activity: float) -> float:
     return at(DEFAULT | activity) / at(DEFAULT)
 
 
-def factors(rows: pd.DataFrame) -> np.ndarray:
+def factors(rows: pd.DataFrame, library: str) -> np.ndarray:
     """The factor of each row of a profile that ``measure`` made; weights are held.
 
     Raises:
-        UserError: the rows have no measured activity.
+        UserError: the rows have no measured activity, or the library or a pair was not characterised.
     """
     if not set(MEASURED) <= set(rows.columns):
         raise UserError("the profile has no measured activity; make it with hardware.activity.measure(model, images)")
     return np.array([
-        factor(row.act, row.weight, fresh_weight=0.0, **{name: getattr(row, name) for name in MEASURED})
+        factor(library, row.act, row.weight, fresh_weight=0.0, **{name: getattr(row, name) for name in MEASURED})
         for row in rows.itertuples()
     ])  # fmt: skip
 

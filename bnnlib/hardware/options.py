@@ -9,8 +9,9 @@ from tqdm import tqdm
 
 from bnnlib.hardware import netlist, power, simulate, synthesis
 from bnnlib.hardware.cells import Library
-from bnnlib.hardware.characterize import parse_pairs
+from bnnlib.hardware.characterize import SEEDS, parse_pairs
 from bnnlib.hardware.glitch import glitches
+from bnnlib.hardware.netlist import Netlist
 from bnnlib.hardware.verilog import Unit
 
 PAIRS, LENGTH = "bxb,txb,txt,4x4,8x8,8xb", 64
@@ -22,24 +23,32 @@ COLUMNS = [
 ]  # fmt: skip
 
 
-def _bare(unit: Unit, library: Library, registers: bool = False, held: bool = False, wire: bool = True) -> float:
+def _mapped(unit: Unit, library: Library) -> Netlist:
+    return netlist.from_json(synthesis.synthesise(unit, library), library)
+
+
+def _bare(unit: Unit, library: Library, registers: bool = False, held: bool = False, wire: bool = True) -> list[float]:
     unit = Unit(unit.act, unit.weight, unit.length, registers)
-    mapped = netlist.from_json(synthesis.synthesise(unit, library), library)
-    given = simulate.stimulus(unit, CYCLES, STREAMS, 0, fresh=(1.0, 0.0 if held else 1.0))
-    return power.energy(mapped, simulate.run(unit, mapped, given), power.timing(mapped, wire)).total
+    mapped = _mapped(unit, library)
+    times, found = power.timing(mapped, wire), []
+    for seed in range(SEEDS):
+        given = simulate.stimulus(unit, CYCLES, STREAMS, seed, fresh=(1.0, 0.0 if held else 1.0))
+        found.append(power.energy(mapped, simulate.run(unit, mapped, given), times).total)
+    return found
 
 
-def _glitching(unit: Unit, library: Library, reject: float) -> float:
-    mapped = netlist.from_json(synthesis.synthesise(unit, library), library)
-    times, given = power.timing(mapped), simulate.stimulus(unit, CYCLES, STREAMS, 0)
-    return power.energy(mapped, glitches(unit, mapped, given, times, reject), times).total
+def _glitching(unit: Unit, library: Library, reject: float) -> list[float]:
+    mapped = _mapped(unit, library)
+    times, found = power.timing(mapped), []
+    for seed in range(SEEDS):
+        given = simulate.stimulus(unit, CYCLES, STREAMS, seed)
+        found.append(power.energy(mapped, glitches(unit, mapped, given, times, reject), times).total)
+    return found
 
 
-def _clock_tree(unit: Unit, library: Library) -> float:
+def _clock_tree(unit: Unit, library: Library) -> list[float]:
     """With a tree of the library's smallest buffers, each in front of SINKS registers or buffers, over all levels."""
-    mapped = netlist.from_json(synthesis.synthesise(unit, library), library)
-    given = simulate.stimulus(unit, CYCLES, STREAMS, 0)
-    bare = power.energy(mapped, simulate.run(unit, mapped, given), power.timing(mapped))
+    mapped = _mapped(unit, library)
     buffer = library.smallest(1, 0b10)
     registers = sum(n for name, n in mapped.counts().items() if library.cells[name].state)
     clock_pin = max(c.capacitance[c.state[0]] for c in mapped.cells if c.state)
@@ -50,10 +59,10 @@ def _clock_tree(unit: Unit, library: Library) -> float:
     while level > 1:
         level = -(-level // SINKS)
         buffers += level
-    return bare.total + 2 * buffers * float(edge)
+    return [bare + 2 * buffers * float(edge) for bare in _bare(unit, library)]
 
 
-OPTIONS: dict[str, tuple[str, Callable[[Unit, Library], float]]] = {
+OPTIONS: dict[str, tuple[str, Callable[[Unit, Library], list[float]]]] = {
     "base": ("as in the table", _bare),
     "no wires": ("pins' capacitances alone", lambda u, lib: _bare(u, lib, wire=False)),
     "weights held": ("the weights stay, the activations change", lambda u, lib: _bare(u, lib, held=True)),
@@ -66,17 +75,18 @@ OPTIONS: dict[str, tuple[str, Callable[[Unit, Library], float]]] = {
 
 
 def table(library: Library, command: str) -> pd.DataFrame:
-    """All options of some pairs at one vector length, fJ a MAC and as a factor on the first."""
+    """All options of some pairs at one vector length: fJ a MAC over SEEDS seeds, the mean as a factor on the base."""
     rows = []
     units = [Unit(act, weight, LENGTH) for act, weight in parse_pairs(PAIRS)]
     for unit in tqdm(units, unit="unit", disable=None):
         base = None
         for name, (note, make) in OPTIONS.items():
-            energy = make(unit, library) / unit.length
-            base = base or energy
-            e = float(f"{energy:.5g}")
+            seeds = np.array(make(unit, library)) / unit.length
+            mean = float(seeds.mean())
+            base = base or mean
             rows.append([
-                library.name, unit.act.name, unit.weight.name, unit.length, name, e, e, e, round(energy / base, 4),
+                library.name, unit.act.name, unit.weight.name, unit.length, name,
+                *(float(f"{e:.5g}") for e in (mean, seeds.min(), seeds.max())), round(mean / base, 4),
                 "synthesised", f"{library.name} (sha256 {library.sha256[:12]}); {synthesis.version()}", note,
                 datetime.date.today().isoformat(), command,
             ])  # fmt: skip
