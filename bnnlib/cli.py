@@ -32,8 +32,14 @@ def cli() -> None:
 @click.option("--acts", help="One operand code a hidden activation.")
 @click.option("--width", type=float, default=1, show_default=True, help="Factor on the channels of the convolutions.")
 @click.option("--table", default="icmla2020", show_default=True, help="Energy table, a file of data/energy.")
+@click.option(
+    "--memory", is_flag=False, flag_value="memory45", metavar="[TABLE]",
+    help="Reading weights and moving activations too, in a column of its own; default memory45, 45 nm.",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print an object that a program may read.")
-def cost(arch: str, weights: str | None, acts: str | None, width: float, table: str, as_json: bool) -> None:
+def cost(
+    arch: str, weights: str | None, acts: str | None, width: float, table: str, memory: str | None, as_json: bool
+) -> None:
     """Energy of one classification of ARCH (lenet5, vggnet7), layer by layer; all binary unless told."""
     from bnnlib.costing import cost_rows, printed
 
@@ -41,17 +47,22 @@ def cost(arch: str, weights: str | None, acts: str | None, width: float, table: 
     spec = ModelSpec(
         arch, weights if weights is not None else "b" * layers, acts if acts is not None else "b" * (layers - 1), width
     )
-    rows = cost_rows(spec, table)
+    rows = cost_rows(spec, table, memory)
+    energies = ["energy_fj", "memory_fj"] if memory else ["energy_fj"]
     if as_json:
-        keys = ["name", "macs", "vector_length", "weight", "act", "energy_fj"]
+        keys = ["name", "macs", "vector_length", "weight", "act", *energies]
         layers_json = json.loads(rows[keys].to_json(orient="records", double_precision=10))
-        click.echo(json.dumps({"total_uj": rows["energy_fj"].sum() * 1e-9, "layers": layers_json}, indent=1))
+        totals = {
+            name.replace("energy_fj", "total_uj").replace("_fj", "_uj"): rows[name].sum() * 1e-9 for name in energies
+        }
+        click.echo(json.dumps(totals | {"layers": layers_json}, indent=1))
         return
     lines = printed(rows)
     for row in [lines.columns, *lines.to_numpy()]:
-        name, macs, vector, act, weight, uj, share = row
-        line = f"{name:8}{macs:>13}{vector:>8}  {act:11}{weight:9}{uj:>9}{share:>8}"
-        click.echo(f"{line.rstrip()}   uJ a classification, table {table}" if name == "total" else line)
+        name, macs, vector, act, weight, uj, share, *more = row
+        line = f"{name:8}{macs:>13}{vector:>8}  {act:11}{weight:9}{uj:>9}{share:>8}" + "".join(f"{x:>12}" for x in more)
+        which = table + "".join(f", memory {memory}" for _ in more)
+        click.echo(f"{line.rstrip()}   uJ a classification, table {which}" if name == "total" else line)
 
 
 @cli.command()

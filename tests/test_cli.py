@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from bnnlib import paths, studies
+from bnnlib.energy import memory_uj
 from bnnlib.specs import ModelSpec, TrainSpec
 
 
@@ -31,6 +32,18 @@ def test_cost_prints_layers_and_total(bnn):
     assert status == 0 and len(lines) == 11
     assert lines[1].split()[:5] == ["conv1", "3,110,400", "27", "fixed8", "ternary"]
     assert "514,072,064" in lines[-1] and "0.7036" in lines[-1]
+
+
+def test_memory_has_a_column_of_its_own(bnn):
+    arguments = ("cost", "lenet5", "--weights", "tbbb", "--acts", "btb")
+    plain, with_memory = bnn(*arguments)[1].splitlines(), bnn(*arguments, "--memory")[1].splitlines()
+    assert with_memory[0] == plain[0] + "   memory uJ"
+    assert all(more.startswith(line) for line, more in zip(plain[:-1], with_memory[:-1], strict=True))
+    found = json.loads(bnn(*arguments, "--memory", "memory45", "--json")[1])
+    assert found["total_uj"] == json.loads(bnn(*arguments, "--json")[1])["total_uj"]
+    spec = ModelSpec("lenet5", "tbbb", "btb")
+    assert found["memory_uj"] == pytest.approx(memory_uj(spec)) and f"{memory_uj(spec):.4f}" in with_memory[-1]
+    assert sum(layer["memory_fj"] for layer in found["layers"]) * 1e-9 == pytest.approx(found["memory_uj"])
 
 
 def test_cost_json_has_the_promised_keys_and_adds_up(bnn):
@@ -86,6 +99,7 @@ MISTAKES = {
     "bad code letter": (["cost", "lenet5", "--weights", "bxbb"], "'bxbb' has the unknown code 'x'"),
     "wrong number of codes": (["cost", "vggnet7", "--weights", "bbb"], "'bbb' has 3 codes; vggnet7 needs 9"),
     "no codes": (["cost", "lenet5", "--weights", ""], "has 0 codes; lenet5 needs 4"),
+    "unknown memory": (["cost", "lenet5", "--memory", "ram"], "memory table 'ram' is unknown; use memory45"),
     "unknown architecture": (["cost", "resnet"], "'resnet' is unknown; use one of 'lenet5', 'vggnet7'"),
     "zero width": (["cost", "lenet5", "--width", "0"], "width 0"),
     "width that is no number": (["cost", "lenet5", "--width", "two"], "'two' is not a valid float"),

@@ -3,6 +3,7 @@
 import os
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,7 @@ from bnnlib.hardware import (
     law,
     logic,
     netlist,
+    options,
     power,
     simulate,
     synthesis,
@@ -244,13 +246,14 @@ def test_committed_tables(name):
 
 def test_activity_follows_the_grid_and_the_network():
     grid = pd.read_csv(paths.ENERGY / "activity.csv")
+    grid = grid[grid["library"] == "sky130"]
     own = grid[(grid["activation"] == "ternary") & (grid["weight"] == "binary") & (grid["fresh_weight"] == 0)]
     base = grid[
         (grid["activation"] == "ternary") & (grid["weight"] == "binary")
         & (grid["fresh_weight"] == 1) & (grid["fresh_act"] == 1) & ((grid["zeros_act"] - 1 / 3).abs() < 1e-3)
     ]["energy_fj"].item()  # fmt: skip
     one = own[(own["zeros_act"] == 0.9) & (own["fresh_act"] == 0.25)]["energy_fj"].item()
-    found = activity.factor("ternary", "binary", zeros_act=0.9, fresh_act=0.25, fresh_weight=0.0)
+    found = activity.factor("sky130", "ternary", "binary", zeros_act=0.9, fresh_act=0.25, fresh_weight=0.0)
     assert found == pytest.approx(one / base, rel=1e-3)
 
     spec = ModelSpec("lenet5", "tbbb", "bbb")
@@ -276,6 +279,42 @@ def test_activity_that_cannot_be(table, kind, message):
         energy_uj(ModelSpec("lenet5", "bbbb", "bbb"), table, activity=kind)
 
 
+def test_activity_is_the_librarys_own(monkeypatch):
+    given = {"zeros_act": 0.75, "fresh_act": 0.5, "fresh_weight": 0.0}
+    found = {name: activity.factor(name, "ternary", "binary", **given) for name in LIBRARIES}
+    assert len(set(found.values())) == len(LIBRARIES) == 4 and all(0.2 < value < 1 for value in found.values())
+    with pytest.raises(UserError, match=r"no rows of table mine, only of .*; bnn hardware activity --library mine"):
+        activity.factor("mine", "ternary", "binary")
+    with pytest.raises(UserError, match=r"no rows of activation fixed7 x weight binary; it has .*binary x binary"):
+        activity.factor("osu018", "fixed7", "binary")
+
+
+def test_committed_options():
+    """Every library and pair: wires and glitches add, registers add most, the spread over seeds is small."""
+    rows = pd.read_csv(paths.ENERGY / "options.csv")
+    assert set(rows["library"]) == set(LIBRARIES)
+    pairs = {(act.name, weight.name) for act, weight in characterize.parse_pairs(options.PAIRS)}
+    factors = rows.pivot_table("factor", ["library", "activation", "weight"], "option")
+    assert len(factors) == 4 * len(pairs)
+    assert (factors["no wires"] < 1).all() and (factors["weights held"] < 1).all() and (factors["clock tree"] > 1).all()
+    assert (factors["operand registers"] > 1.1).all()
+    glitching = factors.dropna(subset="glitches")
+    assert len(glitching) == 4 * (len(pairs) - 1)  # all but fixed16 x fixed16
+    assert (glitching["glitches"] > 1).all() and (glitching["glitches, half"] > glitching["glitches"]).all()
+    assert ((rows["low_fj"] < rows["high_fj"]) & (rows["high_fj"] / rows["low_fj"] < 1.02)).all()
+
+
+def test_side_tables_keep_the_rows_of_other_libraries(bnn, monkeypatch, tmp_path):
+    made = pd.DataFrame({"library": ["osu018", "osu018"], "energy_fj": [1.5, 2.5]})
+    (tmp_path / "options.csv").write_text("library,energy_fj\nasap7,0.10\nosu018,7\nsky130,3\n")
+    monkeypatch.setattr(paths, "ENERGY", tmp_path)
+    monkeypatch.setattr(catalogue, "load", lambda name, files: SimpleNamespace(name=name))
+    monkeypatch.setattr(options, "table", lambda cells, command: made)
+    assert bnn("hardware", "options", "--library", "osu018")[0] == 0
+    text = (tmp_path / "options.csv").read_text()
+    assert text == "library,energy_fj\nasap7,0.10\nosu018,1.5\nosu018,2.5\nsky130,3\n"
+
+
 def test_a_profile_without_activity_is_refused():
     with pytest.raises(UserError, match="no measured activity"):
         energy_uj(ModelSpec("lenet5", "bbbb", "bbb"), "osu018", activity="measured")
@@ -296,7 +335,7 @@ def osu018():
 
 
 def test_every_pair_is_checked_with_and_without_registers(osu018):
-    for act, weight in characterize.parse_pairs("bxb,txb,txt,2x2,4x4,8xb,tx8"):
+    for act, weight in characterize.parse_pairs("all"):
         for registers in (False, True):
             unit = Unit(act, weight, 5, registers)
             mapped = netlist.from_json(synthesis.synthesise(unit, osu018), osu018)
@@ -375,6 +414,9 @@ def test_check_and_writing(bnn, osu018, tmp_path, monkeypatch):
     monkeypatch.setattr(catalogue, "load", lambda name, files: osu018)
     status, out, _ = bnn("hardware", "characterize", *some, "--check")
     assert status == 1 and "differs" in out
+    rows.assign(vector_length=17).to_csv(path, index=False)
+    status, out, _ = bnn("hardware", "characterize", *some, "--check")
+    assert status == 1 and "no row" in out
 
 
 def test_get_refuses_a_wrong_package(monkeypatch, tmp_path):

@@ -109,9 +109,9 @@ def table(todo: Sequence[Unit], library: Library, command: str) -> pd.DataFrame:
 
 
 def compare(made: pd.DataFrame, committed: pd.DataFrame) -> Iterator[tuple[str, float]]:
-    """Each unit that both have, and how far the new energy lies from the committed one, as a share."""
+    """Each unit, and how far its new energy lies from the committed one, as a share; NaN without a committed row."""
     keys = ["activation", "weight", "vector_length"]
-    both = made.merge(committed, on=keys, suffixes=("", "_committed"))
+    both = made.merge(committed, how="left", on=keys, suffixes=("", "_committed"))
     for one in both.itertuples():
         name = f"{one.activation} x {one.weight}, N = {one.vector_length:g}"
         yield name, one.energy_fj / one.energy_fj_committed - 1
