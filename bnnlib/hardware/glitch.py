@@ -11,7 +11,17 @@ from numba import njit
 from bnnlib.errors import UserError
 from bnnlib.hardware.netlist import Netlist
 from bnnlib.hardware.power import Timing
-from bnnlib.hardware.simulate import WARM_UP, Stimulus, inputs, next_state, operations, reset, settle, word_function
+from bnnlib.hardware.simulate import (
+    WARM_UP,
+    Operations,
+    Stimulus,
+    inputs,
+    next_state,
+    operations,
+    reset,
+    settle,
+    word_function,
+)
 from bnnlib.hardware.verilog import Unit
 
 TICKS = 6  # of the median delay
@@ -53,6 +63,16 @@ def _travel(values, out, table, size, pins, delay, window, ticks, toggles):
     return quiet
 
 
+def in_ticks(netlist: Netlist, ops: Operations, times: Timing, reject: float) -> tuple[np.ndarray, np.ndarray, int]:
+    """Of each operation its delay and how long it must have a value to show it; and how long all take, in ticks."""
+    where = {int(net): (g, k) for g, row in enumerate(netlist.outs) for k, net in enumerate(row) if net >= 0}
+    delays = np.array([times.delay[where[int(net)]] for net in ops.out])
+    tick = np.median(delays) / TICKS
+    delay = np.maximum(1, np.rint(delays / tick)).astype(np.int64)
+    window = np.rint(reject * delay).astype(np.int64)
+    return delay, window, int(3 * times.critical_ps / tick) + int(delay.max())
+
+
 def glitches(unit: Unit, netlist: Netlist, given: Stimulus, times: Timing, reject: float) -> np.ndarray:
     """Toggles of each net a cycle, glitches included, in the mean over cycles and streams.
 
@@ -63,12 +83,7 @@ def glitches(unit: Unit, netlist: Netlist, given: Stimulus, times: Timing, rejec
         UserError: the unit did not settle to what it computes without delays.
     """
     ops = operations(netlist)
-    where = {int(net): (g, k) for g, row in enumerate(netlist.outs) for k, net in enumerate(row) if net >= 0}
-    delays = np.array([times.delay[where[int(net)]] for net in ops.out])
-    tick = np.median(delays) / TICKS
-    delay = np.maximum(1, np.rint(delays / tick)).astype(np.int64)
-    window = np.rint(reject * delay).astype(np.int64)
-    ticks = int(3 * times.critical_ps / tick) + int(delay.max())
+    delay, window, ticks = in_ticks(netlist, ops, times, reject)
     cycles, streams, _ = given.acts.shape
     values, toggles = reset(netlist, ops, streams), np.zeros(netlist.nets, np.int64)
     for t in range(cycles):
