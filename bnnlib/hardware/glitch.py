@@ -37,13 +37,24 @@ def _travel(values, out, table, size, pins, delay, window, ticks, toggles):
         for w in range(words):
             past[g, :, w] = values[out[g], w]
     fresh = np.empty((gates, words), np.uint64)
-    quiet = False
+    changed = np.ones(values.shape[0], np.bool_)  # nets, in the last tick
+    steady = delay + 1  # ticks since a gate's function changed; past its delay, its output has followed
+    still = 0
     for t in range(ticks):
+        now, last = t % depth, (t - 1 + depth) % depth
         for g in range(gates):
+            touched = False
+            for k in range(size[g]):
+                touched |= changed[pins[g, k]]
+            steady[g] += 1
             for w in range(words):
-                past[g, t % depth, w] = word_function(values, pins[g], size[g], table[g], w)
-        quiet = True
+                v = word_function(values, pins[g], size[g], table[g], w) if touched else past[g, last, w]
+                if v != past[g, last, w]:
+                    steady[g] = 0
+                past[g, now, w] = v
         for g in range(gates):
+            if steady[g] > delay[g]:
+                continue
             for w in range(words):
                 ones, zeros = ~np.uint64(0), ~np.uint64(0)
                 for s in range(window[g] + 1):
@@ -52,15 +63,22 @@ def _travel(values, out, table, size, pins, delay, window, ticks, toggles):
                     zeros &= ~v
                 old = values[out[g], w]
                 fresh[g, w] = ones | (old & ~zeros)
+        changed[:] = False
+        still += 1
         for g in range(gates):
+            if steady[g] > delay[g]:
+                continue
             for w in range(words):
                 change = fresh[g, w] ^ values[out[g], w]
                 if change:
-                    quiet = False
+                    still = 0
+                    changed[out[g]] = True
                     for b in range(64):
                         toggles[out[g]] += np.int64((change >> np.uint64(b)) & np.uint64(1))
                     values[out[g], w] = fresh[g, w]
-    return quiet
+        if still > depth:  # nothing is on its way any more
+            break
+    return still > 0
 
 
 def in_ticks(netlist: Netlist, ops: Operations, times: Timing, reject: float) -> tuple[np.ndarray, np.ndarray, int]:
