@@ -1,8 +1,7 @@
 """Values and toggles of a netlist, for many random streams at once.
 
-A net's values are bits of words, one bit a stream. ``run`` settles every cycle at once (no glitches) and checks the
-accumulator against integer arithmetic. ``glitches`` lets signals travel: a gate's output follows its function after the
-gate's delay, and a change of the function that lasts less than a share of the delay is swallowed (inertial delay).
+A net's values are bits of words, one bit a stream. ``run`` settles every cycle at once (no glitches, see ``glitch``) and
+checks the accumulator against integer arithmetic.
 """
 
 from dataclasses import dataclass

