@@ -1,7 +1,7 @@
 """Values and toggles of a netlist, for many random streams at once.
 
-A net's values are bits of words, one bit a stream. ``run`` settles every cycle at once (no glitches, see ``glitch``) and
-checks the accumulator against integer arithmetic.
+A net's values are bits of words, one bit a stream. ``run`` settles every cycle at once, without glitches (for these see
+``glitch``), and checks the accumulator against integer arithmetic.
 """
 
 from dataclasses import dataclass
