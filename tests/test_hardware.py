@@ -296,7 +296,9 @@ def test_committed_options():
     pairs = {(act.name, weight.name) for act, weight in characterize.parse_pairs(options.PAIRS)}
     factors = rows.pivot_table("factor", ["library", "activation", "weight"], "option")
     assert len(factors) == 4 * len(pairs)
-    assert (factors["no wires"] < 1).all() and (factors["weights held"] < 1).all() and (factors["clock tree"] >= 1).all()
+    assert (
+        (factors["no wires"] < 1).all() and (factors["weights held"] < 1).all() and (factors["clock tree"] >= 1).all()
+    )
     assert (factors["operand registers"] > 1.1).all()
     glitching = factors.dropna(subset="glitches")
     assert len(glitching) == 4 * (len(pairs) - 1)  # all but fixed16 x fixed16
