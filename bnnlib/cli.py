@@ -9,7 +9,7 @@ import bnnlib
 from bnnlib import paths, studies
 from bnnlib.cli_bench import benchmarks
 from bnnlib.cli_hardware import hardware
-from bnnlib.cli_packed import predict, verify
+from bnnlib.cli_packed import export, predict, verify
 from bnnlib.errors import UserError
 from bnnlib.specs import DATASETS, LAYERS, ModelSpec
 
@@ -238,7 +238,7 @@ def refresh(names: tuple[str, ...]) -> None:
     _finish(execute_in_place(names or None))
 
 
-for command in (benchmarks, verify, predict, hardware):
+for command in (benchmarks, verify, predict, export, hardware):
     cli.add_command(command)
 
 

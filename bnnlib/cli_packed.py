@@ -1,4 +1,4 @@
-"""``bnn verify`` and ``bnn predict``: what packed networks say of images."""
+"""``bnn verify``, ``bnn predict`` and ``bnn export``: what packed networks say of images, here and elsewhere."""
 
 import sys
 from pathlib import Path
@@ -46,3 +46,17 @@ def predict(pictures: tuple[Path, ...], network: Path | None, invert: bool) -> N
     for picture, logits in zip(pictures, net.logits(images), strict=True):
         first, second = logits.argsort()[::-1][:2]
         click.echo(f"{picture}: {names[first]} (logit {logits[first]:.2f}; then {names[second]}, {logits[second]:.2f})")
+
+
+@click.command()
+@click.argument("network", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+def export(network: Path, out: Path) -> None:
+    """Write the packed NETWORK to OUT as ONNX, for other runtimes: uint8 images in, logits out, equal predictions."""
+    from bnnlib.export import export_onnx
+    from bnnlib.packed import read
+
+    _, model = read(network)
+    export_onnx(model, out)
+    shape = ", ".join(map(str, model.image.shape))
+    click.echo(f"{out}: {out.stat().st_size:,} bytes; image uint8 [N, {shape}], logits float32 [N, 10]")

@@ -89,7 +89,7 @@ def _scale_and_bias(layer: nn.Module, inputs: tuple, y: Tensor) -> Tensor:
 
 
 def _export(plain: nn.Module, example: Tensor) -> torch.onnx.ONNXProgram:
-    """torch's exporter without its lines on the terminal; constants are folded, operators not merged: roundings stay."""
+    """torch's exporter, silent; constants are folded, but operators are not merged: roundings stay."""
     from onnxscript.optimizer import fold_constants, remove_unused_nodes
 
     with warnings.catch_warnings(), torch.no_grad(), contextlib.redirect_stdout(io.StringIO()):

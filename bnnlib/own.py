@@ -6,7 +6,7 @@ residual sum stays real (Bi-Real Net, arXiv 1808.00278), and each layer that rea
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 import torch
@@ -145,6 +145,8 @@ def binarize(
     """
     _check("estimator", estimator, ESTIMATORS)
     _check("scale", scale, SCALES)
+    if not (isinstance(image, Sequence) and len(image) == 3 and all(isinstance(n, int) and n > 0 for n in image)):
+        raise UserError(f"image {image!r} is no shape; give (channels, height, width), such as (3, 32, 32)")
     if any(isinstance(module, Image) or hasattr(module, "weight_operand") for module in model.modules()):
         raise UserError(f"{type(model).__name__} is quantized already; give the network that it was made of")
     net = copy.deepcopy(model)
@@ -175,15 +177,20 @@ def _check(what: str, value: object, allowed: tuple) -> None:
 
 def _codes(what: str, codes: str | Mapping[str, str], layers: Mapping[str, nn.Module]) -> dict[str, str]:
     """The operand code of each layer."""
-    patterns = {"*": codes} if isinstance(codes, str) else dict(codes)
+    if not isinstance(codes, str | Mapping):
+        raise UserError(f"{what} {codes!r} is neither an operand code nor a dictionary of them by name pattern")
+    patterns = {"*": codes} if isinstance(codes, str) else codes
     for pattern, code in patterns.items():
-        if code not in OPERANDS:
-            raise UserError(f"{what} {pattern!r} has the unknown code {code!r}; use {', '.join(OPERANDS)}")
+        if not isinstance(code, str) or code not in OPERANDS:
+            of = "" if isinstance(codes, str) else f" of {pattern!r}"
+            raise UserError(f"{what}{of} {code!r} is no operand code; use {', '.join(map(repr, OPERANDS))}")
         if not any(fnmatchcase(name, pattern) for name in layers):
             raise UserError(f"{what}: no layer is called {pattern!r}; the layers are {', '.join(layers)}")
-    return {
-        name: next((code for pattern, code in patterns.items() if fnmatchcase(name, pattern)), "f") for name in layers
-    }
+    first = {name: next((p for p in patterns if fnmatchcase(name, p)), None) for name in layers}
+    for pattern in patterns:
+        if pattern not in first.values():
+            raise UserError(f"{what}: patterns before {pattern!r} take all that it fits; put it before them")
+    return {name: patterns.get(pattern, "f") for name, pattern in first.items()}
 
 
 def _replaced(net: nn.Module, name: str, module: nn.Module) -> nn.Module:

@@ -373,7 +373,7 @@ def test_verify_finds_the_norms_of_another_training(bnn, trained, monkeypatch, t
     assert status == 1 and "DIFFERENT: " in out and "images with other sums" in out and "gives another file" in out
     (folder / "small-s0.norms").unlink()
     status, out, err = bnn("verify", str(folder / "small-s0.safetensors"))
-    assert status == 2 and "which has the batch norms to compare with" in err
+    assert status == 2 and "which has the batch norms of the network" in err
     monkeypatch.setenv("BNN_PACKED", str(tmp_path / "none"))
     assert "no packed network in" in bnn("verify")[2]
 

@@ -8,7 +8,7 @@ from bnnlib.packed.files import as_bytes, load, save
 from bnnlib.packed.fold import check_packable, pack
 from bnnlib.packed.layers import IntegerLayer, IntegerNetwork
 from bnnlib.packed.network import PackedNet
-from bnnlib.packed.reference import norms, restored
+from bnnlib.packed.reference import norms, read, restored
 
 __all__ = [
     "IntegerLayer",
@@ -19,6 +19,7 @@ __all__ = [
     "load",
     "norms",
     "pack",
+    "read",
     "restored",
     "save",
 ]

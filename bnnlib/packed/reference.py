@@ -5,6 +5,8 @@ state but its binary and ternary weights, which the packed file has. ``restored`
 weights are their own latent weights, as quantizing them changes nothing.
 """
 
+from pathlib import Path
+
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as read_tensors
@@ -14,7 +16,20 @@ from torch import nn
 from bnnlib.errors import UserError
 from bnnlib.layers import QuantConv2d, QuantLinear
 from bnnlib.models import build
+from bnnlib.packed.files import load
 from bnnlib.packed.layers import IntegerNetwork
+
+
+def read(path: Path | str) -> tuple[IntegerNetwork, nn.Sequential]:
+    """A packed file, and the PyTorch network behind it by the batch norms that lie beside it.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    network, beside = load(path), Path(path).with_suffix(".norms")
+    if not beside.exists():
+        raise UserError(f"no file {beside}, which has the batch norms of the network; see `bnn train --pack`")
+    return network, restored(network, beside.read_bytes())
 
 
 def norms(model: nn.Sequential) -> bytes | None:

@@ -8,14 +8,13 @@ import torch
 from torch import nn
 
 from bnnlib import data, paths
-from bnnlib.errors import UserError
 from bnnlib.files import read_json
 from bnnlib.layers import QuantLinear
 from bnnlib.models import ARCHS
-from bnnlib.packed.files import as_bytes, load
+from bnnlib.packed.files import as_bytes
 from bnnlib.packed.fold import pack
 from bnnlib.packed.network import PackedNet
-from bnnlib.packed.reference import restored
+from bnnlib.packed.reference import read
 
 
 @dataclass(frozen=True)
@@ -71,12 +70,8 @@ def verify(path: Path | str, limit: int | None = None) -> Verification:
         UserError: a file is missing or damaged, or the data set is.
     """
     path = Path(path)
-    network = load(path)
-    beside, result = path.with_suffix(".norms"), paths.results_dir() / path.parent.name / f"{path.stem}.json"
-    if not beside.exists():
-        raise UserError(f"no file {beside}, which has the batch norms to compare with; see `bnn train --pack`")
-    stated = read_json(result)
-    model = restored(network, beside.read_bytes())
+    network, model = read(path)
+    stated = read_json(paths.results_dir() / path.parent.name / f"{path.stem}.json")
     images = data.load(stated["spec"]["train"]["dataset"], ARCHS[network.spec.arch].image)
     x, y = images.test_x[:limit], images.test_y[:limit].numpy()
     net = PackedNet(network)
