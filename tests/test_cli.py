@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -223,3 +225,22 @@ def test_an_installed_copy_works_in_a_checkout_and_says_so_elsewhere(tmp_path):
     inside, outside = run(paths.ROOT / "tests"), run(tmp_path)
     assert inside.stdout.strip() == str(paths.ROOT) and "library x is not one that can be downloaded" in inside.stderr
     assert outside.returncode == 2 and "run bnn in a checkout" in outside.stderr and outside.stderr.count("\n") == 1
+
+
+def test_the_readme_shows_what_the_commands_print(bnn):
+    blocks = re.findall(r"^\$ bnn (cost .*)\n((?:(?!```|\$).*\n)+)", (paths.ROOT / "README.md").read_text(), re.M)
+    assert blocks
+    for command, shown in blocks:
+        assert bnn(*shlex.split(command)) == (0, shown, "")
+
+
+def test_the_readme_code_gives_the_energies_beside_it():
+    """Every `energy_uj(model)  # number` of its Python, up to what would train."""
+    found = 0
+    for block in re.findall(r"```python\n(.*?)```", (paths.ROOT / "README.md").read_text(), re.S):
+        names: dict = {}
+        exec(block.partition("outcome =")[0], names)
+        for number, digits in re.findall(r"^energy_uj\(model\) +# (\d+\.(\d+))", block, re.M):
+            assert f"{names['energy_uj'](names['model']):.{len(digits)}f}" == number
+            found += 1
+    assert found == 2

@@ -1,5 +1,7 @@
 """ONNX files: onnxruntime predicts what PyTorch does, weights are integers, and what cannot be written is refused."""
 
+import re
+import shlex
 import subprocess
 import sys
 
@@ -159,6 +161,13 @@ def test_what_onnx_cannot_say_is_refused_in_one_line_and_nothing_is_written(mode
         export_onnx(model(), tmp_path / "model.onnx")
     assert "\n" not in str(refused.value) and len(str(refused.value)) < 300
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_readme_shows_what_the_command_prints(bnn, monkeypatch, tmp_path):
+    command, line = re.search(r"^\$ bnn (export .*)\n(.*\n)", (paths.ROOT / "README.md").read_text(), re.M).groups()
+    command, network, out = shlex.split(command)
+    monkeypatch.chdir(tmp_path)
+    assert bnn(command, str(paths.ROOT / network), out) == (0, line, "")
 
 
 def test_a_file_that_cannot_be_written_or_read_is_named(bnn, tmp_path):
