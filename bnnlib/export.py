@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from bnnlib.errors import UserError
 from bnnlib.files import write_atomic
-from bnnlib.layers import Image, quantize_weight, weight_scale
+from bnnlib.layers import Image, weight_scale
 from bnnlib.profiling import operand_bits
 from bnnlib.quantizers import power_of_two_scale
 
@@ -55,6 +55,7 @@ def export_onnx(model: nn.Module, path: Path | str) -> Path:
     if not proto.graph.input[0].type.tensor_type.shape.dim[0].dim_param:
         raise UserError(f"{type(model).__name__} cannot be written as ONNX: its steps depend on the number of images")
     _store_integers(proto, steps)
+    _forget_the_machine(proto)
     onnx.checker.check_model(proto)
     return write_atomic(path, proto.SerializeToString())
 
@@ -76,7 +77,7 @@ def _baked(model: nn.Module) -> tuple[nn.Module, dict[str, tuple[int, float]]]:
             layer.register_buffer("alpha", weight_scale(latent, operand, layer.weight_scale).flatten())
         layer.register_buffer("last_bias", None if layer.bias is None else layer.bias.detach())
         layer.register_forward_hook(_scale_and_bias)
-        layer.weight = nn.Parameter(quantize_weight(latent, operand), requires_grad=False)
+        layer.weight = nn.Parameter(layer.quantized_weight().detach(), requires_grad=False)
         layer.weight_operand, layer.weight_scale, layer.bias = "float", "none", None
     return plain, steps
 
@@ -121,3 +122,12 @@ def _store_integers(proto: object, steps: dict[str, tuple[int, float]]) -> None:
         graph.node.insert(0, node)
     for value in [value for value in graph.value_info if value.name in steps]:
         graph.value_info.remove(value)
+
+
+def _forget_the_machine(proto: object) -> None:
+    """Drop what torch notes of each operator: lines of code, with the paths that they have here."""
+    graph = proto.graph
+    for part in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        part.ClearField("doc_string")
+        if "metadata_props" in part.DESCRIPTOR.fields_by_name:
+            part.ClearField("metadata_props")

@@ -64,9 +64,11 @@ def fit(
     Raises:
         UserError: the images do not fit the network, or the protocol asks for what needs a ModelSpec.
     """
-    if protocol.dataset != OWN or protocol.pretrain_epochs:
+    foreign = [f"dataset {protocol.dataset!r}"] * (protocol.dataset != OWN) + ["a teacher"] * bool(protocol.teacher)
+    foreign += [f"pretrain_epochs={protocol.pretrain_epochs}"] * bool(protocol.pretrain_epochs)
+    if foreign:
         raise UserError(
-            f"dataset {protocol.dataset!r}, pretrain_epochs={protocol.pretrain_epochs} needs a ModelSpec; use "
+            f"{foreign[0]} needs a ModelSpec; use "
             f"TrainSpec({OWN!r}, ...), and fit the float network before it is binarized to start from its weights"
         )
     shape = tuple(data.train_x.shape[1:])

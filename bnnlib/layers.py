@@ -79,8 +79,10 @@ class Image(nn.Module):
         return f"shape={self.shape}, signed={self.signed}, operand={self.operand}"
 
 
-class _Latent:
-    """What both kinds of layer share: latent weights and what the products see of them."""
+class LatentWeights:
+    """What convolutions and fully connected layers share: latent weights, and what the products see of them."""
+
+    balance = False
 
     def quantized_weight(self) -> Tensor:
         """The weights of the products, in the shape of ``weight``."""
@@ -88,7 +90,7 @@ class _Latent:
         return quantize_weight(balanced(self.weight) if self.balance and few else self.weight, self.weight_operand)
 
 
-class QuantConv2d(_Latent, nn.Conv2d):
+class QuantConv2d(LatentWeights, nn.Conv2d):
     """Stride-1 convolution with quantized weights, [N, C_in, H, W] to [N, C_out, H', W'].
 
     Args:
@@ -164,7 +166,7 @@ class QuantConv2d(_Latent, nn.Conv2d):
         return f"{self.in_channels}, {self.out_channels}, {self.kernel_size[0]}{padding}, weights {self.weight_operand}"
 
 
-class QuantLinear(_Latent, nn.Linear):
+class QuantLinear(LatentWeights, nn.Linear):
     """Fully connected layer with quantized weights, [N, in] to [N, out]; arguments as of ``QuantConv2d``."""
 
     def __init__(

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnnlib.errors import UserError
-from bnnlib.layers import Image, QuantAct, quantize_weight, weight_scale
+from bnnlib.layers import Image, LatentWeights, QuantAct, weight_scale
 from bnnlib.profiling import eval_mode
 from bnnlib.quantizers import estimate, fixed_point, power_of_two_scale
 from bnnlib.specs import ESTIMATORS, OPERANDS
@@ -46,7 +46,7 @@ class FixedPointAct(nn.Module):
         return self.operand
 
 
-class _OwnLayer:
+class _OwnLayer(LatentWeights):
     """What ``OwnConv2d`` and ``OwnLinear`` share: they take over a layer with its parameters, and quantize.
 
     Attributes:
@@ -66,7 +66,7 @@ class _OwnLayer:
         self.train(layer.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.products(self.act(x), quantize_weight(self.weight, self.weight_operand))
+        y = self.products(self.act(x), self.quantized_weight())
         over = (1,) * (self.weight.ndim - 2)  # behind the channels: none, or height and width
         if self.weight_scale != "none":
             y = y * weight_scale(self.weight, self.weight_operand, self.weight_scale).reshape(-1, *over)

@@ -220,7 +220,7 @@ STUDIES = {
         _lenet("bbbb", "bbb"),
         _lenet("tbbt", "bbt"),
         {"estimator": "reste"},
-        {"teacher": LENET_SHORT.but(lr=3e-3), "distill": 0.9},
+        {"label_smoothing": 0.1, "augment": "affine"},
         {
             "short": Protocol(LENET_SHORT, LENET_SHORT, {"plain-hybrid": 3, "together": 3, "together-hybrid": 3}),
             "long": Protocol(LENET_LONG, LENET_LONG, {"plain": 3, "plain-hybrid": 3, "": 5}),
@@ -238,7 +238,9 @@ STUDIES = {
     ),
     "choices-mnist": _choices("lenet5", choices(7), Protocol(LENET_BRIEF, LENET_BRIEF, {"": 1})),
     "choices-cifar10": _choices(
-        "vggnet7", sum(designed_choices(17), []), Protocol(VGGNET_BRIEF, VGGNET_BRIEF, {"": 1}, width=1 / 8)
+        "vggnet7",
+        [c for part in designed_choices(17) for c in part],
+        Protocol(VGGNET_BRIEF, VGGNET_BRIEF, {"": 1}, width=1 / 8),
     ),
     "comparators-mnist": Study(_comparators(_lenet("bbbb", "bbb")), LENET_PROTOCOLS),
     "comparators-cifar10": Study(_comparators(_vggnet("b" * 9, "b" * 8)), VGGNET_PROTOCOLS),

@@ -353,8 +353,9 @@ def test_a_functional_relu_may_keep_its_sign_where_the_inputs_are_no_signs():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"protocol": TrainSpec("mnist", epochs=1)}, "dataset 'mnist', pretrain_epochs=0 needs a ModelSpec; use Tr"),
-        ({"protocol": PROTOCOL.but(pretrain_epochs=2)}, "dataset 'own', pretrain_epochs=2 needs a ModelSpec"),
+        ({"protocol": TrainSpec("mnist", epochs=1)}, "dataset 'mnist' needs a ModelSpec; use Tr"),
+        ({"protocol": PROTOCOL.but(pretrain_epochs=2)}, "pretrain_epochs=2 needs a ModelSpec"),
+        ({"protocol": PROTOCOL.but(teacher=PROTOCOL, distill=0.5)}, "a teacher needs a ModelSpec"),
         ({"protocol": PROTOCOL.but(batch=5000)}, "batch 5000 is too large; there are"),
         ({"protocol": PROTOCOL.but(train_images=5000)}, "train_images 5000 is too many; own has"),
         ({"shape": (1, 8, 8)}, r"the images are \[1, 12, 12\], the network takes \[1, 8, 8\]; make them equal"),
