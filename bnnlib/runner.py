@@ -10,12 +10,12 @@ from tqdm import tqdm
 
 from bnnlib import data, parallel, paths, studies
 from bnnlib.attempt import End, Task, attempt, checkpoint_path, load_data, packed_path
+from bnnlib.checkpoints import load_checkpoint
 from bnnlib.errors import UserError
 from bnnlib.execution import Execution
 from bnnlib.files import check_writable, write_atomic
 from bnnlib.results import load_result, result_path, train_command, write_result
 from bnnlib.specs import RunSpec
-from bnnlib.train import load_checkpoint
 
 
 class RunsFailedError(Exception):

@@ -20,6 +20,7 @@ from bnnlib import data as datasets
 from bnnlib import stages
 from bnnlib.augment import batches
 from bnnlib.averaging import Average
+from bnnlib.checkpoints import load_checkpoint
 from bnnlib.errors import UserError
 from bnnlib.execution import Execution
 from bnnlib.files import write_atomic
@@ -220,39 +221,6 @@ class Training:
         self.best_state = {k: v.cpu() for k, v in state["best_state"].items()}
         if self.average:
             self.average.values = state["average"]
-
-
-CHECKPOINT = {
-    "spec",
-    "data",
-    "history",
-    "best_epoch",
-    "best_state",
-    "seconds",
-    "model",
-    "optimizer",
-    "generator",
-    "average",
-}
-
-
-def load_checkpoint(path: Path, run: RunSpec, device: torch.device | str = "cpu") -> dict:
-    """What ``Training.save`` wrote for this run; nothing but tensors and plain values is unpickled.
-
-    Raises:
-        UserError: the file is damaged, or belongs to another spec.
-    """
-    anew = f"delete it to start anew: rm {path}"
-    try:
-        state = torch.load(path, map_location=device, weights_only=True)
-        whole = state.keys() == CHECKPOINT
-    except Exception as error:  # torch.load has no error of its own: zip, pickle, key and type errors all mean this
-        raise UserError(f"checkpoint {path} is damaged; {anew}") from error
-    if not whole:
-        raise UserError(f"checkpoint {path} is damaged; {anew}")
-    if state["spec"] != run.hash:
-        raise UserError(f"checkpoint {path} belongs to another spec; {anew}")
-    return state
 
 
 def train(
