@@ -173,12 +173,7 @@ def test_the_readme_shows_what_the_command_prints(bnn, monkeypatch, tmp_path):
     command, line = re.search(r"^\$ bnn (export .*)\n(.*\n)", (paths.ROOT / "README.md").read_text(), re.M).groups()
     command, network, out = shlex.split(command)
     monkeypatch.chdir(tmp_path)
-    status, printed, _ = bnn(command, str(paths.ROOT / network), out)
-    size = re.compile(r"([\d,]+) bytes")
-    numbers = [int(size.search(text)[1].replace(",", "")) for text in (printed, line)]
-    # the exporter's names, and with them some bytes, depend on what the process has imported
-    assert status == 0 and numbers[0] == pytest.approx(numbers[1], rel=1e-3)
-    assert size.sub("", printed) == size.sub("", line)
+    assert bnn(command, str(paths.ROOT / network), out) == (0, line, "")
 
 
 def test_a_file_that_cannot_be_written_or_read_is_named(bnn, tmp_path):
