@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import sys
 from statistics import fmean
 
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from bnnlib import UserError, cli, evidence, recipe, results, studies
+from bnnlib import UserError, cli, evidence, paths, recipe, results, studies
 from bnnlib.energy import energy_uj
 from bnnlib.files import read_json, write_json
 from bnnlib.recipe import STUDY, recommend
@@ -252,3 +253,9 @@ def test_every_architecture_has_its_study(monkeypatch):
         results, "load_result", lambda run: {"seed": run.seed, "val_accuracy": 99.0, "test_accuracy": 98.0}
     )
     assert list(recipe.measured("two")) == [START], "the float network is no step of a binary one"
+
+
+def test_the_readme_shows_what_the_command_ends_with(bnn):
+    (shown,) = re.findall(r"```\n(recommended: .*?)```", (paths.ROOT / "README.md").read_text(), re.S)
+    status, printed, _ = bnn("recommend", "lenet5", "--budget-uj", "0.05", "--together")
+    assert status == 0 and printed.endswith(shown)
