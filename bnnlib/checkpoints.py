@@ -8,17 +8,8 @@ from bnnlib.errors import UserError
 from bnnlib.specs import RunSpec
 
 CHECKPOINT = {
-    "spec",
-    "data",
-    "history",
-    "best_epoch",
-    "best_state",
-    "seconds",
-    "model",
-    "optimizer",
-    "generator",
-    "average",
-}
+    "spec", "data", "history", "best_epoch", "best_state", "seconds", "model", "optimizer", "generator", "average",
+}  # fmt: skip
 
 
 def load_checkpoint(path: Path, run: RunSpec, device: torch.device | str = "cpu") -> dict:

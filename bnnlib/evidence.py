@@ -32,8 +32,7 @@ def difference(a: Sequence[float], b: Sequence[float], confidence: float = 0.95)
     Raises:
         UserError: ``confidence`` is not between 0 and 1.
     """
-    if not 0 < confidence < 1:
-        raise UserError(f"confidence {confidence!r} is not possible; use a number between 0 and 1, such as 0.95")
+    check_confidence(confidence)
     gain = fmean(a) - fmean(b)
     if min(len(a), len(b)) < 2:
         return gain, float("nan"), float("nan")
@@ -43,6 +42,12 @@ def difference(a: Sequence[float], b: Sequence[float], confidence: float = 0.95)
     freedom = sum(of_means) ** 2 / sum(v**2 / (len(x) - 1) for v, x in zip(of_means, (a, b), strict=True))
     half = float(stats.t.ppf((1 + confidence) / 2, freedom)) * sum(of_means) ** 0.5
     return gain, gain - half, gain + half
+
+
+def check_confidence(confidence: float) -> None:
+    """Raise UserError unless it lies between 0 and 1."""
+    if not 0 < confidence < 1:
+        raise UserError(f"confidence {confidence!r} is not possible; use a number between 0 and 1, such as 0.95")
 
 
 def verdict(gain: float, low: float, high: float) -> str:

@@ -12,7 +12,7 @@ from scipy import stats
 
 from bnnlib import results, studies
 from bnnlib.errors import UserError
-from bnnlib.evidence import ACCURACIES, BASELINES, NOT_RUN, spread, verdict
+from bnnlib.evidence import ACCURACIES, BASELINES, NOT_RUN, check_confidence, spread, verdict
 
 BEYOND = {"beyond-mnist": "lenet-mnist", "beyond-cifar10": "vggnet-cifar10"}
 # what a method changes, and where it is from
@@ -42,8 +42,7 @@ def paired(a: Mapping[int, float], b: Mapping[int, float], confidence: float = 0
         a, b: accuracies by seed.
         confidence: of the interval.
     """
-    if not 0 < confidence < 1:
-        raise UserError(f"confidence {confidence!r} is not possible; use a number between 0 and 1, such as 0.95")
+    check_confidence(confidence)
     gains = [a[seed] - b[seed] for seed in sorted(set(a) & set(b))]
     if not gains:
         return 0, float("nan"), float("nan"), float("nan")
