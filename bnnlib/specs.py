@@ -234,7 +234,11 @@ class TrainSpec(Spec):
         _one_of("schedule", self.schedule, ("step", "cosine", "linear"))
         _one_of("loss", self.loss, ("squared_hinge", "cross_entropy"))
         _one_of("augment", self.augment, ("none", "crop", "flip-crop", "alt-flip-crop", "affine"))
-        _one_of("stages", self.stages, ("none", "acts-first", "bits"))
+        _one_of("stages", self.stages, tuple(STAGES))
+        if self.epochs < STAGES[self.stages]:
+            raise UserError(
+                f"epochs {self.epochs} leave none to the last of the stages; use {STAGES[self.stages]} or more"
+            )
         for name in ("lr", "momentum", "gamma", "warmup", "weight_decay", "bipolar", "bop_threshold"):
             _number(name, getattr(self, name), 0)
             object.__setattr__(self, name, float(getattr(self, name)))
@@ -292,6 +296,7 @@ class TrainSpec(Spec):
         )
 
 
+STAGES = {"none": 1, "acts-first": 2, "bits": 4}  # and how many epochs it takes until every stage has one
 DATASETS = ("mnist", "fashion-mnist", "cifar10", "svhn", "digits")
 OWN = "own"  # images that a caller hands over
 

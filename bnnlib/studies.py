@@ -7,8 +7,8 @@ its protocols (data of the released code, see README):
 - ``paper20``: its first 20 epochs, to hold against the released validation curves;
 - ``short``: this project's own, with a schedule that ends after a few epochs. Adam with cosine decay after a linear
   warm-up replaces the long constant-rate phase, which is what makes few epochs enough;
-- ``reduced``: for VGGNet7 without a GPU, every network at 1/8 of its width and for 5 epochs. It compares networks with
-  one another and says nothing of their accuracy at full size.
+- ``reduced``: for VGGNet7 without a GPU, every network at 1/8 of its width and for 5 epochs (the ladder of methods: at
+  1/4, and for 4 epochs of a third of the images). It compares networks with one another and says nothing of full size.
 """
 
 from bnnlib.errors import UserError
@@ -71,17 +71,15 @@ def _tuning(binary: ModelSpec, protocols: dict[str, Protocol], bipolar: tuple[st
     return Study(networks | dict.fromkeys(changes, binary), protocols, changes | pretraining)
 
 
-def _beyond(
-    binary: ModelSpec, protocols: dict[str, Protocol], *, teacher: TrainSpec, augment: str, cutout: int
-) -> Study:
+def _beyond(binary: ModelSpec, protocols: dict[str, Protocol], *, augment: str, cutout: int) -> Study:
     """An all-binary network with one method of training that the paper does not have, against ``binary``.
 
     Nothing of them is left in the network that is executed. One more is ``bireal`` of the tuning study (ApproxSign).
 
     Args:
         binary: the network.
-        protocols: how it is trained; ``binary`` itself is a run of those that give it seeds.
-        teacher: protocol of the float network that ``distill`` learns from.
+        protocols: how it is trained, and the float network that ``distill`` learns from; ``binary`` itself is a run of
+            those that give it seeds.
         augment: images are changed more than the protocol does.
         cutout: side of the square, in pixels.
     """
@@ -92,7 +90,7 @@ def _beyond(
         "balance": binary.but(balance=True),
     }
     changes = {
-        "distill": {"teacher": teacher, "distill": 0.9},
+        "distill": {"distill": 0.9},
         "smooth": {"label_smoothing": 0.1},
         "logit-scale": {"logit_scale": 4},
         "bop": {"optimizer": "bop"},
@@ -103,7 +101,8 @@ def _beyond(
         augment: {"augment": augment},
         "cutout": {"cutout": cutout},
     }
-    return Study(networks | dict.fromkeys(changes, binary), protocols, changes)
+    teachers = {f"distill-{name}": {"teacher": one.float_train} for name, one in protocols.items()}
+    return Study(networks | dict.fromkeys(changes, binary), protocols, changes | teachers)
 
 
 def _choices(arch: str, choices: list[str], protocol: Protocol) -> Study:
@@ -152,7 +151,8 @@ VGGNET_SHORT = TrainSpec("cifar10", 60, batch=100, optimizer="adam", lr=2e-3, wa
 LENET_LONG = LENET_SHORT.but(epochs=20)
 LENET_BRIEF = LENET_SHORT.but(epochs=2, warmup=0.25, train_images=25_000)
 VGGNET_REDUCED = TrainSpec("cifar10", 5, batch=100, optimizer="adam", lr=5e-3, warmup=1, augment="flip-crop")
-VGGNET_BRIEF = VGGNET_REDUCED.but(epochs=2, warmup=0.25)
+VGGNET_QUARTER = VGGNET_REDUCED.but(epochs=4, warmup=0.5, train_images=15_000)
+VGGNET_BRIEF = VGGNET_REDUCED.but(epochs=2, warmup=0.25, train_images=22_500)
 
 LENET_PROTOCOLS = {"short": Protocol(LENET_SHORT, LENET_SHORT, {"": 3})}
 VGGNET_PROTOCOLS = {
@@ -211,8 +211,7 @@ STUDIES = {
     "tuning-cifar10": _tuning(_vggnet("b" * 9, "b" * 8), VGGNET_PROTOCOLS, ("1e-5", "1e-6", "5e-7", "1e-7", "1e-8")),
     "beyond-mnist": _beyond(
         _lenet("bbbb", "bbb"),
-        {"short": Protocol(LENET_SHORT, LENET_SHORT, {"binary": 0, "": 3})},
-        teacher=LENET_SHORT.but(lr=3e-3),
+        {"short": Protocol(LENET_SHORT.but(lr=3e-3), LENET_SHORT, {"binary": 0, "": 3})},
         augment="affine",
         cutout=8,
     ),
@@ -221,18 +220,14 @@ STUDIES = {
         _lenet("tbbt", "bbt"),
         {"estimator": "reste"},
         {"label_smoothing": 0.1, "augment": "affine"},
-        {
-            "short": Protocol(LENET_SHORT, LENET_SHORT, {"plain-hybrid": 3, "together": 3, "together-hybrid": 3}),
-            "long": Protocol(LENET_LONG, LENET_LONG, {"plain": 3, "plain-hybrid": 3, "": 5}),
-        },
+        {"long": Protocol(LENET_LONG, LENET_LONG, {"plain": 3, "plain-hybrid": 3, "": 5})},
     ),
     "beyond-cifar10": _beyond(
         _vggnet("b" * 9, "b" * 8),
         {
             "short": Protocol(VGGNET_SHORT, VGGNET_SHORT, {"binary": 0, "": 3}),
-            "reduced": Protocol(VGGNET_REDUCED, VGGNET_REDUCED, {"": 3}, width=1 / 4),
+            "reduced": Protocol(VGGNET_QUARTER, VGGNET_QUARTER, {"": 3}, width=1 / 4),
         },
-        teacher=VGGNET_SHORT,
         augment="alt-flip-crop",
         cutout=16,
     ),

@@ -118,6 +118,7 @@ TRAIN_MISTAKES = [
     ({"label_smoothing": 1.5}, "label_smoothing 1.5 is not possible; use a share"),
     ({"average": 1}, "average 1 is not possible; use a share"),
     ({"stages": "weights"}, "stages 'weights' is unknown"),
+    ({"stages": "bits", "epochs": 3}, "epochs 3 leave none to the last of the stages; use 4 or more"),
     ({"cutout": 1.5}, "cutout 1.5"),
     ({"distill": 0.5}, "distill 0.5 and teacher None need each other"),
     ({"teacher": TRAIN}, "need each other"),
