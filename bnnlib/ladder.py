@@ -12,9 +12,13 @@ from scipy import stats
 
 from bnnlib import results, studies
 from bnnlib.errors import UserError
-from bnnlib.evidence import ACCURACIES, BASELINES, NOT_RUN, check_confidence, spread, verdict
+from bnnlib.evidence import ACCURACIES, NOT_RUN, check_confidence, spread, verdict
 
-BEYOND = {"beyond-mnist": "lenet-mnist", "beyond-cifar10": "vggnet-cifar10"}
+# where the results of a network are that a study has no seeds of
+HOMES = {
+    "beyond-mnist": {"binary": "lenet-mnist", "bireal": "tuning-mnist"},
+    "beyond-cifar10": {"binary": "vggnet-cifar10", "bireal": "tuning-cifar10"},
+}
 # what a method changes, and where it is from
 METHODS = {
     "bireal": ("estimator", "ApproxSign of Bi-Real Net, arXiv 1808.00278"),
@@ -64,38 +68,35 @@ def by_seed(study: str, protocol: str, accuracy: str) -> dict[str, dict[int, flo
 
 
 def ladder(study: str, protocol: str = "short", confidence: float = 0.95) -> pd.DataFrame:
-    """Every method of a study alone against ``binary`` of the capacity study under the same protocol.
+    """Every method of a study alone against ``binary`` under the same protocol.
 
     Returns:
-        A row a method, with ``bireal`` of the tuning study among them: ``changes``, ``source``, ``n`` pairs of seeds,
-        ``gain`` in points of validation accuracy with ``low`` and ``high``, ``verdict``, ``test gain``, ``validation``
-        and ``test`` as ``spread`` writes them, and ``command``. The best gain is first, what was not run last.
+        A row a method: ``changes``, ``source``, ``n`` pairs of seeds, ``gain`` in points of validation accuracy with
+        ``low`` and ``high``, ``verdict``, ``test gain``, ``validation`` and ``test`` as ``spread`` writes them, and
+        ``command``. The best gain is first, what was not run last.
 
     Raises:
-        UserError: the study has no such ladder, or the baseline no result.
+        UserError: the study has no such ladder or protocol, or the baseline no result.
     """
-    if study not in BEYOND:
-        raise UserError(f"study {study!r} has no ladder of methods; use one of {', '.join(BEYOND)}")
-    capacity = BEYOND[study]
-    tuning = next(name for name, base in BASELINES.items() if base == capacity)
-    seeds = {accuracy: by_seed(study, protocol, accuracy) for accuracy in ACCURACIES}
-    for accuracy, found in seeds.items():
-        if protocol in studies.get_study(tuning).protocols:
-            found |= {"bireal": by_seed(tuning, protocol, accuracy).get("bireal", {})}
-        found["binary"] = by_seed(capacity, protocol, accuracy).get("binary", {})
-    if not seeds["validation"]["binary"]:
+    if study not in HOMES:
+        raise UserError(f"study {study!r} has no ladder of methods; use one of {', '.join(HOMES)}")
+    planned = studies.get_protocol(study, protocol).planned_seeds(studies.get_study(study).networks)
+    homes = {name: study if seeds else HOMES[study][name] for name, seeds in planned.items()}
+    of = {(home, acc): by_seed(home, protocol, acc) for home in set(homes.values()) for acc in ACCURACIES}
+    base = {accuracy: of[homes["binary"], accuracy].get("binary", {}) for accuracy in ACCURACIES}
+    if not base["validation"]:
+        home = homes["binary"]
         raise UserError(
-            f"{capacity} has no result of binary-{protocol}; make one: bnn train {capacity} --name binary-{protocol}"
+            f"{home} has no result of binary-{protocol}; make one: bnn train {home} --name binary-{protocol}"
         )
     rows = {}
-    for name in [name for name in METHODS if name in studies.get_study(study).networks or name == "bireal"]:
-        own = {accuracy: found.get(name, {}) for accuracy, found in seeds.items()}
-        n, *gain = paired(own["validation"], seeds["validation"]["binary"], confidence)
-        of = tuning if name == "bireal" else study
+    for name in [name for name in METHODS if name in homes]:
+        own = {accuracy: of[homes[name], accuracy].get(name, {}) for accuracy in ACCURACIES}
+        n, *gain = paired(own["validation"], base["validation"], confidence)
         rows[name] = [
             *METHODS[name], n, *gain, verdict(*gain) if n else NOT_RUN,
-            paired(own["test"], seeds["test"]["binary"])[1], *(spread(list(v.values())) for v in own.values()),
-            f"bnn train {of} --name {name}-{protocol}",
+            paired(own["test"], base["test"])[1], *(spread(list(v.values())) for v in own.values()),
+            f"bnn train {homes[name]} --name {name}-{protocol}",
         ]  # fmt: skip
     columns = ["changes", "source", "n", "gain", "low", "high", "verdict", "test gain", *ACCURACIES, "command"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).sort_values("gain", ascending=False)

@@ -74,17 +74,18 @@ def _tuning(binary: ModelSpec, protocols: dict[str, Protocol], bipolar: tuple[st
 def _beyond(binary: ModelSpec, protocols: dict[str, Protocol], *, augment: str, cutout: int) -> Study:
     """An all-binary network with one method of training that the paper does not have, against ``binary``.
 
-    Nothing of them is left in the network that is executed. One more is ``bireal`` of the tuning study (ApproxSign).
+    Nothing of them is left in the network that is executed.
 
     Args:
         binary: the network.
-        protocols: how it is trained, and the float network that ``distill`` learns from; ``binary`` itself is a run of
-            those that give it seeds.
+        protocols: how it is trained, and the float network that ``distill`` learns from. ``binary`` and ``bireal`` have
+            seeds only where the capacity and the tuning study do not train the same.
         augment: images are changed more than the protocol does.
         cutout: side of the square, in pixels.
     """
     networks = {
         "binary": binary,
+        "bireal": binary.but(estimator="bireal"),
         "ede": binary.but(estimator="ede"),
         "reste": binary.but(estimator="reste"),
         "balance": binary.but(balance=True),
@@ -211,7 +212,7 @@ STUDIES = {
     "tuning-cifar10": _tuning(_vggnet("b" * 9, "b" * 8), VGGNET_PROTOCOLS, ("1e-5", "1e-6", "5e-7", "1e-7", "1e-8")),
     "beyond-mnist": _beyond(
         _lenet("bbbb", "bbb"),
-        {"short": Protocol(LENET_SHORT.but(lr=3e-3), LENET_SHORT, {"binary": 0, "": 3})},
+        {"short": Protocol(LENET_SHORT.but(lr=3e-3), LENET_SHORT, {"binary": 0, "bireal": 0, "": 3})},
         augment="affine",
         cutout=8,
     ),
@@ -225,7 +226,7 @@ STUDIES = {
     "beyond-cifar10": _beyond(
         _vggnet("b" * 9, "b" * 8),
         {
-            "short": Protocol(VGGNET_SHORT, VGGNET_SHORT, {"binary": 0, "": 3}),
+            "short": Protocol(VGGNET_SHORT, VGGNET_SHORT, {"binary": 0, "bireal": 0, "": 3}),
             "reduced": Protocol(VGGNET_QUARTER, VGGNET_QUARTER, {"": 3}, width=1 / 4),
         },
         augment="alt-flip-crop",
@@ -260,6 +261,18 @@ def get_study(name: str) -> Study:
     return STUDIES[name]
 
 
+def get_protocol(study: str, protocol: str) -> Protocol:
+    """The protocol of that name of a study.
+
+    Raises:
+        UserError: the study, or its protocol, is unknown.
+    """
+    of_study = get_study(study).protocols
+    if protocol not in of_study:
+        raise UserError(f"protocol {protocol!r} is unknown; {study} has {', '.join(of_study)}")
+    return of_study[protocol]
+
+
 def runs(study: str, name: str | None = None, protocol: str | None = None, seed: int | None = None) -> list[RunSpec]:
     """The runs of a study, protocol by protocol, optionally those of one network, protocol or seed.
 
@@ -271,8 +284,8 @@ def runs(study: str, name: str | None = None, protocol: str | None = None, seed:
         UserError: study, network or protocol is unknown, or nothing fits.
     """
     chosen = get_study(study)
-    if protocol is not None and protocol not in chosen.protocols:
-        raise UserError(f"protocol {protocol!r} is unknown; {study} has {', '.join(chosen.protocols)}")
+    if protocol is not None:
+        get_protocol(study, protocol)
     found = [
         run
         for p, definition in chosen.protocols.items()

@@ -37,9 +37,9 @@ def test_confidence_is_a_share():
         ladder.paired({0: 1}, {0: 2}, 95)
 
 
-def made(study: str, name: str, seed: int, accuracy: float) -> None:
+def made(study: str, name: str, seed: int, accuracy: float, protocol: str = "short") -> None:
     """A result file with these accuracies."""
-    (run,) = studies.runs(study, f"{name}-short", seed=seed)
+    (run,) = studies.runs(study, f"{name}-{protocol}", seed=seed)
     content = {
         "study": study, "name": run.name, "seed": seed, "spec_hash": run.hash, "spec": run.as_dict(), "best_epoch": 1,
         "val_accuracy": accuracy, "test_accuracy": accuracy - 1, "history": {}, "device": "made",
@@ -68,17 +68,35 @@ def test_a_ladder_compares_within_seeds(monkeypatch, tmp_path):
     assert rows.loc["bireal", "command"] == "bnn train tuning-mnist --name bireal-short"
 
 
-def test_every_method_of_the_studies_is_described_and_trains_the_same_network():
-    for study, capacity in ladder.BEYOND.items():
-        (base,) = studies.runs(capacity, "binary", "short", 0)
-        for run in studies.runs(study, protocol="short", seed=0):
-            name = run.name.removesuffix("-short")
-            assert name in ladder.METHODS
-            executed = {f: getattr(run.model, f) for f in ("arch", "weights", "acts", "width", "order", "image")}
-            assert executed == {f: getattr(base.model, f) for f in executed}
-            assert run.train.epochs == base.train.epochs and run != base
+def test_a_reduced_ladder_has_a_baseline_of_its_own_width(monkeypatch, tmp_path):
+    monkeypatch.setenv("BNN_RESULTS", str(tmp_path))
+    for seed in range(3):
+        made("vggnet-cifar10", "binary", seed, 90.0, "reduced")
+    with pytest.raises(UserError, match="bnn train beyond-cifar10 --name binary-reduced"):
+        ladder.ladder("beyond-cifar10", "reduced")
+    for seed in range(3):
+        made("beyond-cifar10", "binary", seed, 60.0 + seed, "reduced")
+        made("beyond-cifar10", "bireal", seed, 61.0 + seed, "reduced")
+    rows = ladder.ladder("beyond-cifar10", "reduced")
+    assert rows.loc["bireal", ["n", "gain"]].tolist() == [3, 1.0]
+    assert rows.loc["bireal", "command"] == "bnn train beyond-cifar10 --name bireal-reduced"
+
+
+@pytest.mark.parametrize("study, protocol", [(s, p) for s in ladder.HOMES for p in studies.STUDIES[s].protocols])
+def test_every_method_of_the_studies_is_described_and_trains_the_same_network(study, protocol):
+    seeds = studies.get_protocol(study, protocol).planned_seeds(studies.STUDIES[study].networks)
+    homes = {name: study if n else ladder.HOMES[study][name] for name, n in seeds.items()}
+    assert set(homes) <= {"binary", *ladder.METHODS}
+    (base,) = studies.runs(homes["binary"], f"binary-{protocol}", seed=0)
+    for name in set(homes) - {"binary"}:
+        (run,) = studies.runs(homes[name], f"{name}-{protocol}", seed=0)
+        executed = {f: getattr(run.model, f) for f in ("arch", "weights", "acts", "width", "order", "image")}
+        assert executed == {f: getattr(base.model, f) for f in executed}
+        assert run.train.epochs == base.train.epochs and (run.model, run.train) != (base.model, base.train)
 
 
 def test_a_study_without_ladder_is_named():
     with pytest.raises(UserError, match="'lenet-mnist' has no ladder of methods; use one of beyond-mnist"):
         ladder.ladder("lenet-mnist")
+    with pytest.raises(UserError, match="protocol 'paper' is unknown; beyond-mnist has short"):
+        ladder.ladder("beyond-mnist", "paper")
