@@ -5,14 +5,17 @@ a seed, and their interval is Student's of those differences.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from statistics import fmean, stdev
 
+import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from scipy import stats
 
-from bnnlib import results, studies
+from bnnlib import figures, results, studies
 from bnnlib.errors import UserError
-from bnnlib.evidence import ACCURACIES, NOT_RUN, check_confidence, spread, verdict
+from bnnlib.evidence import ACCURACIES, BETTER, NOT_RUN, WORSE, check_confidence, spread, verdict
 
 # where the results of a network are that a study has no seeds of
 HOMES = {
@@ -100,3 +103,36 @@ def ladder(study: str, protocol: str = "short", confidence: float = 0.95) -> pd.
         ]  # fmt: skip
     columns = ["changes", "source", "n", "gain", "low", "high", "verdict", "test gain", *ACCURACIES, "command"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).sort_values("gain", ascending=False)
+
+
+def panel(ax: Axes, rungs: pd.DataFrame) -> None:
+    """Draw ``ladder``: a gain with its interval, filled if that is clear of zero, and the test gain as a stroke.
+
+    An interval that reaches far beyond all gains (two pairs of seeds) is cut at the frame.
+    """
+    run = rungs[rungs["n"] > 0]
+    places = -np.arange(len(run))
+    for place, (_, row) in zip(places, run.iterrows(), strict=True):
+        color = figures.GREEN if row["gain"] > 0 else figures.VERMILLION
+        ends = None if np.isnan(row["low"]) else [[row["gain"] - row["low"]], [row["high"] - row["gain"]]]
+        face = color if row["verdict"] in (BETTER, WORSE) else "white"
+        ax.errorbar(row["gain"], place, xerr=ends, fmt="o", color=color, capsize=3, mfc=face)
+        ax.plot(row["test gain"], place, "|", color="black", ms=11)
+    ax.axvline(0, color="black", lw=1)
+    ax.set_yticks(places, [f"{name} ({row['n']})" for name, row in run.iterrows()])
+    reach = 3 * float(run[["gain", "test gain"]].abs().to_numpy().max())
+    ax.set(xlim=(-reach, reach), xlabel="difference to the binary baseline (points)")
+    ax.set_title(
+        "One method added: validation accuracy with 95 % interval (pairs of seeds)\n"
+        "filled: clear of zero; stroke: test accuracy"
+    )
+
+
+def files(study: str, protocol: str = "short") -> list[Path]:
+    """The result files that ``ladder`` is made from."""
+    own = results.result_files(study, protocol)
+    planned = studies.get_protocol(study, protocol).planned_seeds(studies.get_study(study).networks)
+    for name, home in HOMES[study].items():
+        if not planned[name]:
+            own += [f for f in results.result_files(home, protocol) if f.name.startswith(f"{name}-{protocol}-")]
+    return own

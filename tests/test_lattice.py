@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from bnnlib import UserError, studies
 from bnnlib.energy import energy_uj
-from bnnlib.lattice import Effects, best_within, choices, designed_choices, front, greedy, neighbours
+from bnnlib.lattice import Effects, best_within, choices, designed_choices, energies, front, greedy, neighbours
 
 FIVE = choices(5)
 accuracies = st.lists(st.integers(9800, 9999), min_size=32, max_size=32).map(
@@ -21,6 +21,15 @@ prices = st.lists(st.integers(1, 50), min_size=5, max_size=5).map(
 def test_choices_are_all_and_neighbours_add_one():
     assert len(set(choices(7))) == 128 and choices(7)[0] == "bbbbbbb"
     assert neighbours("btb") == ["ttb", "btt"] and neighbours("tt") == []
+
+
+@pytest.mark.parametrize("table", ["icmla2020", "horowitz45"])
+def test_energies_are_those_of_the_networks(table):
+    for study in ("choices-mnist", "choices-cifar10"):
+        networks = {name.replace("-", ""): spec for name, spec in studies.STUDIES[study].networks.items()}
+        some = dict(list(networks.items())[::5])
+        arch = next(iter(some.values())).arch
+        assert energies(arch, list(some), table) == pytest.approx({c: energy_uj(s, table) for c, s in some.items()})
 
 
 @given(energy=prices, accuracy=accuracies)
