@@ -13,6 +13,7 @@ from scipy.linalg import hadamard
 
 from bnnlib.energy import UJ_PER_FJ, Table, energy_fj
 from bnnlib.errors import UserError
+from bnnlib.models import ARCHS
 from bnnlib.profiling import profile
 from bnnlib.specs import LAYERS, ModelSpec
 
@@ -20,6 +21,12 @@ from bnnlib.specs import LAYERS, ModelSpec
 def choices(length: int) -> list[str]:
     """All texts of so many ``b`` and ``t``, ``b`` first."""
     return ["".join(letters) for letters in product("bt", repeat=length)]
+
+
+def operands(arch: str) -> list[str]:
+    """What each letter of a choice is: ``conv1 weights``, ..., ``conv2 inputs``, ..."""
+    layers = [layer.name for layer in ARCHS[arch].layers]
+    return [f"{layer} weights" for layer in layers] + [f"{layer} inputs" for layer in layers[1:]]
 
 
 def energies(arch: str, of: list[str], table: Table | str = "icmla2020") -> dict[str, float]:

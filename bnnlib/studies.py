@@ -153,7 +153,7 @@ LENET_LONG = LENET_SHORT.but(epochs=20)
 LENET_BRIEF = LENET_SHORT.but(epochs=2, warmup=0.25, train_images=25_000)
 VGGNET_REDUCED = TrainSpec("cifar10", 5, batch=100, optimizer="adam", lr=5e-3, warmup=1, augment="flip-crop")
 VGGNET_QUARTER = VGGNET_REDUCED.but(epochs=4, warmup=0.5, train_images=15_000)
-VGGNET_BRIEF = VGGNET_REDUCED.but(epochs=2, warmup=0.25, train_images=22_500)
+VGGNET_BRIEF = VGGNET_REDUCED.but(epochs=2, warmup=0.25, train_images=15_000)
 
 LENET_PROTOCOLS = {"short": Protocol(LENET_SHORT, LENET_SHORT, {"": 3})}
 VGGNET_PROTOCOLS = {

@@ -7,7 +7,17 @@ from hypothesis import strategies as st
 
 from bnnlib import UserError, studies
 from bnnlib.energy import energy_uj
-from bnnlib.lattice import Effects, best_within, choices, designed_choices, energies, front, greedy, neighbours
+from bnnlib.lattice import (
+    Effects,
+    best_within,
+    choices,
+    designed_choices,
+    energies,
+    front,
+    greedy,
+    neighbours,
+    operands,
+)
 
 FIVE = choices(5)
 accuracies = st.lists(st.integers(9800, 9999), min_size=32, max_size=32).map(
@@ -30,6 +40,13 @@ def test_energies_are_those_of_the_networks(table):
         some = dict(list(networks.items())[::5])
         arch = next(iter(some.values())).arch
         assert energies(arch, list(some), table) == pytest.approx({c: energy_uj(s, table) for c, s in some.items()})
+
+
+def test_each_letter_has_its_operand():
+    assert operands("lenet5") == [
+        "conv1 weights", "conv2 weights", "fc1 weights", "fc2 weights", "conv2 inputs", "fc1 inputs", "fc2 inputs"
+    ]  # fmt: skip
+    assert len(operands("vggnet7")) == 17
 
 
 @given(energy=prices, accuracy=accuracies)
