@@ -108,9 +108,10 @@ def ladder(study: str, protocol: str = "short", confidence: float = 0.95) -> pd.
 def panel(ax: Axes, rungs: pd.DataFrame) -> None:
     """Draw ``ladder``: a gain with its interval, filled if that is clear of zero, and the test gain as a stroke.
 
-    An interval that reaches far beyond all gains (two pairs of seeds) is cut at the frame.
+    The frame is made for the gain in the middle; a gain beyond it is written at its edge.
     """
     run = rungs[rungs["n"] > 0]
+    reach = 6 * float(run["gain"].abs().median())
     places = -np.arange(len(run))
     for place, (_, row) in zip(places, run.iterrows(), strict=True):
         color = figures.GREEN if row["gain"] > 0 else figures.VERMILLION
@@ -118,9 +119,12 @@ def panel(ax: Axes, rungs: pd.DataFrame) -> None:
         face = color if row["verdict"] in (BETTER, WORSE) else "white"
         ax.errorbar(row["gain"], place, xerr=ends, fmt="o", color=color, capsize=3, mfc=face)
         ax.plot(row["test gain"], place, "|", color="black", ms=11)
+        if abs(row["gain"]) > reach:
+            edge, side = (0.01, "left") if row["gain"] < 0 else (0.99, "right")
+            text = f"{row['gain']:+.2f} ({row['low']:+.2f} to {row['high']:+.2f})"
+            ax.text(edge, place, text, transform=ax.get_yaxis_transform(), ha=side, va="center", color=color)
     ax.axvline(0, color="black", lw=1)
     ax.set_yticks(places, [f"{name} ({row['n']})" for name, row in run.iterrows()])
-    reach = 3 * float(run[["gain", "test gain"]].abs().to_numpy().max())
     ax.set(xlim=(-reach, reach), xlabel="difference to the binary baseline (points)")
     ax.set_title(
         "One method added: validation accuracy with 95 % interval (pairs of seeds)\n"

@@ -113,11 +113,15 @@ def _choices(arch: str, choices: list[str], protocol: Protocol) -> Study:
     return Study(networks, {"brief": protocol})
 
 
-def _together(binary: ModelSpec, hybrid: ModelSpec, options: dict, changes: dict, protocols: dict) -> Study:
-    """An all-binary network and a hybrid one, each plain and with all methods that the ladder showed to help.
+def _together(
+    binary: ModelSpec, hybrid: ModelSpec, chosen: ModelSpec, options: dict, changes: dict, protocols: dict
+) -> Study:
+    """An all-binary network and two hybrid ones, plain and with the methods that the ladder puts first.
 
     Args:
-        binary, hybrid: the networks.
+        binary: the network.
+        hybrid: first and last layer ternary.
+        chosen: what the effects of the ``choices`` study are best for, at no more than the energy of ``hybrid``.
         options: fields of the ModelSpec that the methods change.
         changes: fields of the TrainSpec that they change.
         protocols: how they are trained.
@@ -127,8 +131,9 @@ def _together(binary: ModelSpec, hybrid: ModelSpec, options: dict, changes: dict
         "plain-hybrid": hybrid,
         "together": binary.but(**options),
         "together-hybrid": hybrid.but(**options),
+        "together-chosen": chosen.but(**options),
     }
-    return Study(networks, protocols, {"together": changes, "together-hybrid": changes})
+    return Study(networks, protocols, {name: changes for name in networks if name.startswith("together")})
 
 
 LENET_FLOAT = TrainSpec(
@@ -219,6 +224,7 @@ STUDIES = {
     "together-mnist": _together(
         _lenet("bbbb", "bbb"),
         _lenet("tbbt", "bbt"),
+        _lenet("bbtt", "btt"),
         {"estimator": "reste"},
         {"label_smoothing": 0.1, "augment": "affine"},
         {"long": Protocol(LENET_LONG, LENET_LONG, {"plain": 3, "plain-hybrid": 3, "": 5})},
