@@ -238,6 +238,14 @@ STUDIES = {
         augment="alt-flip-crop",
         cutout=16,
     ),
+    "together-cifar10": _together(
+        _vggnet("b" * 9, "b" * 8),
+        _vggnet("tbbbbbbbt", "tbbbbbbt"),
+        _vggnet("tbtbbbbtb", "btbbttbt"),
+        {"estimator": "reste"},
+        {"teacher": VGGNET_SHORT, "distill": 0.9},
+        {"short": Protocol(VGGNET_SHORT, VGGNET_SHORT, {"plain": 0, "plain-hybrid": 0, "": 3})},
+    ),
     "choices-mnist": _choices("lenet5", choices(7), Protocol(LENET_BRIEF, LENET_BRIEF, {"": 1})),
     "choices-cifar10": _choices(
         "vggnet7",
