@@ -70,6 +70,12 @@ def by_seed(study: str, protocol: str, accuracy: str) -> dict[str, dict[int, flo
     }
 
 
+def homes_of(study: str, protocol: str) -> dict[str, str]:
+    """The study that has the results of each network of a ladder."""
+    planned = studies.get_protocol(study, protocol).planned_seeds(studies.get_study(study).networks)
+    return {name: study if seeds else HOMES[study][name] for name, seeds in planned.items()}
+
+
 def ladder(study: str, protocol: str = "short", confidence: float = 0.95) -> pd.DataFrame:
     """Every method of a study alone against ``binary`` under the same protocol.
 
@@ -83,8 +89,7 @@ def ladder(study: str, protocol: str = "short", confidence: float = 0.95) -> pd.
     """
     if study not in HOMES:
         raise UserError(f"study {study!r} has no ladder of methods; use one of {', '.join(HOMES)}")
-    planned = studies.get_protocol(study, protocol).planned_seeds(studies.get_study(study).networks)
-    homes = {name: study if seeds else HOMES[study][name] for name, seeds in planned.items()}
+    homes = homes_of(study, protocol)
     of = {(home, acc): by_seed(home, protocol, acc) for home in set(homes.values()) for acc in ACCURACIES}
     base = {accuracy: of[homes["binary"], accuracy].get("binary", {}) for accuracy in ACCURACIES}
     if not base["validation"]:
@@ -135,8 +140,7 @@ def panel(ax: Axes, rungs: pd.DataFrame) -> None:
 def files(study: str, protocol: str = "short") -> list[Path]:
     """The result files that ``ladder`` is made from."""
     own = results.result_files(study, protocol)
-    planned = studies.get_protocol(study, protocol).planned_seeds(studies.get_study(study).networks)
-    for name, home in HOMES[study].items():
-        if not planned[name]:
+    for name, home in homes_of(study, protocol).items():
+        if home != study:
             own += [f for f in results.result_files(home, protocol) if f.name.startswith(f"{name}-{protocol}-")]
     return own

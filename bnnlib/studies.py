@@ -121,7 +121,7 @@ def _together(
     Args:
         binary: the network.
         hybrid: first and last layer ternary.
-        chosen: what the effects of the ``choices`` study are best for, at no more than the energy of ``hybrid``.
+        chosen: what the effects of the ``choices`` study are best for, within 0.0215 uJ (LeNet5) or 1 uJ (VGGNet7).
         options: fields of the ModelSpec that the methods change.
         changes: fields of the TrainSpec that they change.
         protocols: how they are trained.

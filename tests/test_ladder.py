@@ -84,8 +84,7 @@ def test_a_reduced_ladder_has_a_baseline_of_its_own_width(monkeypatch, tmp_path)
 
 @pytest.mark.parametrize("study, protocol", [(s, p) for s in ladder.HOMES for p in studies.STUDIES[s].protocols])
 def test_every_method_of_the_studies_is_described_and_trains_the_same_network(study, protocol):
-    seeds = studies.get_protocol(study, protocol).planned_seeds(studies.STUDIES[study].networks)
-    homes = {name: study if n else ladder.HOMES[study][name] for name, n in seeds.items()}
+    homes = ladder.homes_of(study, protocol)
     assert set(homes) <= {"binary", *ladder.METHODS}
     (base,) = studies.runs(homes["binary"], f"binary-{protocol}", seed=0)
     for name in set(homes) - {"binary"}:
