@@ -64,10 +64,9 @@ def bench_agreement(seeds: int, epochs: int) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print an object that a program may read.")
 def bench_packed(seconds: float, rounds: int, as_json: bool) -> None:
     """Packed execution of VGGNet7 beside torch in float32, bfloat16 and int8, and OpenVINO if it is installed."""
-    from bnnlib import bench
+    from bnnlib import bench, processor
     from bnnlib import bench_packed as packed
     from bnnlib.execution import Execution
-    from bnnlib.packed import processor
 
     machine = f"{bench.machine(Execution.choose('cpu'))}; binary products by {processor.counting()}"
     if not as_json:

@@ -84,8 +84,9 @@ class Execution:
     def forward(self, model: nn.Sequential) -> Callable[[Tensor], Tensor]:
         """What computes logits float32 [N, 10] of uint8 images [N, C, H, W] in a training step."""
         if self.kernels:
-            from bnnlib import fast  # numba takes a second to come, and only the CPU needs it
+            from bnnlib import fast, threads  # numba takes a second to come, and only the CPU needs it
 
+            threads.keep_memory()
             return partial(fast.forward, model)
         call = torch.compile(model) if self.compile else model
         if not self.amp:

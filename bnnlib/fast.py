@@ -1,7 +1,8 @@
 """A network's forward pass on the CPU by the kernels of this project, with gradients: same network, same results.
 
 ``forward(model, x)`` stands for ``model(x)``. A convolution of ±1 by ±1 is counted with XNOR, a convolution that a max
-pooling follows goes backward over the winners alone, everything else is torch. Forward values are equal to torch's to
+pooling follows goes backward over the winners alone, one whose gradient has few bits is done in bytes together with the
+batch norm and the quantizer before it (``fused``), everything else is torch. Forward values are equal to torch's to
 the last bit where both operands are binary; gradients differ by rounding.
 """
 
@@ -10,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bnnlib import kernels, threads
+from bnnlib import fused, kernels, threads
 from bnnlib.layers import QuantAct, QuantConv2d, QuantLinear
+from bnnlib.quantizers import quantized_gradient
 from bnnlib.simd import LANES
 
 BLOCKS = (96, 160, 64, LANES)  # widths that a row of kernels is cut to, the first that divides it
@@ -24,6 +26,11 @@ def forward(model: nn.Sequential, x: Tensor) -> Tensor:
     i = 0
     while i < len(modules):
         module = modules[i]
+        if len(modules) > i + 3 and fused.fits(*modules[i : i + 3], x):
+            pooled = isinstance(modules[i + 3], nn.MaxPool2d)
+            x, binary = fused.step(*modules[i : i + 3], x, pooled), False
+            i += 3 + pooled
+            continue
         if type(module) is QuantConv2d:  # others sum several products
             pooled = isinstance(modules[i + 1], nn.MaxPool2d)
             x, binary = _convolution(module, x, pooled, binary), False
@@ -42,15 +49,18 @@ def _convolution(layer: QuantConv2d, x: Tensor, pooled: bool, binary_input: bool
     """A layer, and the 2 x 2 max pooling after it where there is one; [N, C, H, W] to [N, O, H', W']."""
     # a padded zero has no bit
     xnor = binary_input and layer.weight_operand == "binary" and not (layer.pad and layer.pad_value == 0)
-    if pooled and layer.in_channels <= 4 and not layer.out_channels % LANES and not x.requires_grad:  # of an image
-        w = layer.quantized_weight()
-        y = _PooledImageConvolution.apply(layer.padded(x).contiguous(), w)
+    of_an_image = layer.in_channels <= 4 and not layer.out_channels % LANES and not x.requires_grad
+    # sums of integers alone do not depend on their order, nor, with it, what a ReLU drops
+    if of_an_image and (pooled or layer.weight_operand != "float"):
+        convolution = _PooledImageConvolution if pooled else _ImageConvolution
+        y = convolution.apply(layer.padded(x).contiguous(), layer.quantized_weight())
     elif layer.in_channels % LANES or layer.out_channels % LANES or not (pooled or xnor):
         return F.max_pool2d(layer(x), 2) if pooled else layer(x)
     else:
         w = layer.quantized_weight().permute(0, 2, 3, 1).contiguous()
         x = layer.padded(x).permute(0, 2, 3, 1).contiguous()
         y = _PooledConvolution.apply(x, w, xnor) if pooled else _XnorConvolution.apply(x, w)
+    y = quantized_gradient(y, layer.gradient_bits)
     return layer.scaled(y.permute(0, 3, 1, 2))  # the largest of four stays the largest
 
 
@@ -90,14 +100,42 @@ class _PooledConvolution(torch.autograd.Function):
         return dx, dw, None
 
 
+class _ImageConvolution(torch.autograd.Function):
+    """Convolution of images [N, C, H, W], which need no gradient, and weights [O, C, K, K] to [N, H', W', O]."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, w: Tensor) -> Tensor:
+        taps = _taps(x, w)
+        n, _, rows, columns = x.shape
+        y = torch.empty(n, rows - w.shape[2] + 1, columns - w.shape[3] + 1, len(w))
+        threads.run(kernels.image_sums, x, w.reshape(len(w), -1).T.contiguous(), taps, y)
+        ctx.save_for_backward(x)
+        ctx.taps, ctx.shape = taps, w.shape
+        return y
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple:
+        (x,) = ctx.saved_tensors
+        dw = torch.zeros(threads.count(), len(ctx.taps), ctx.shape[0])
+        threads.run(kernels.image_sums_weight_gradient, grad.contiguous(), x, ctx.taps, dw)
+        return None, dw.sum(0).T.reshape(ctx.shape)
+
+
+def _taps(x: Tensor, w: Tensor) -> np.ndarray:
+    """Where the input of each weight lies in a flat image, from the corner of its patch on."""
+    channels, rows, columns = x.shape[1:]
+    places = np.arange(channels * rows * columns).reshape(channels, rows, columns)
+    return places[:, : w.shape[2], : w.shape[3]].ravel()
+
+
 class _PooledImageConvolution(torch.autograd.Function):
     """The same of images [N, C, H, W], which need no gradient, and weights [O, C, K, K]."""
 
     @staticmethod
     def forward(ctx, x: Tensor, w: Tensor) -> Tensor:
-        outputs, channels, size, _ = w.shape
+        outputs, _, size, _ = w.shape
         n, _, rows, columns = x.shape
-        taps = np.arange(channels * rows * columns).reshape(channels, rows, columns)[:, :size, :size].ravel()
+        taps = _taps(x, w)
         pooled = torch.empty(n, (rows - size + 1) // 2, (columns - size + 1) // 2, outputs)
         winner = torch.empty(pooled.shape, dtype=torch.uint8)
         threads.run(kernels.image_conv, x, w.reshape(outputs, -1).T.contiguous(), taps, pooled, winner)

@@ -124,6 +124,39 @@ def image_weight_gradient(
 
 
 @compiled
+def image_sums(x: np.ndarray, w: np.ndarray, taps: np.ndarray, y: np.ndarray) -> None:
+    """The convolution of ``image_conv`` without pooling; ``y`` is float32 [N, H', W', O]."""
+    n, height, width, outputs = y.shape
+    flat, columns, to = x.reshape(-1), x.shape[3], y.reshape(-1)
+    size = x.shape[1] * x.shape[2] * columns
+    patch = np.empty(len(taps), np.float32)
+    rows = (np.arange(len(taps)) * outputs).astype(np.uint32)
+    for a in range(n):
+        for i in range(height):
+            for j in range(width):
+                corner, at = a * size + i * columns + j, ((a * height + i) * width + j) * outputs
+                for t in range(len(taps)):
+                    patch[t] = flat[corner + taps[t]]
+                to[at : at + outputs] = np.float32(0)
+                add_rows(to, at, w, 0, rows, patch, 0, len(taps), outputs)
+
+
+@compiled
+def image_sums_weight_gradient(grad: np.ndarray, x: np.ndarray, taps: np.ndarray, dw: np.ndarray) -> None:
+    """Add to the gradient of the weights of ``image_sums``; ``dw`` is float32 [1, C K K, O]."""
+    n, height, width, outputs = grad.shape
+    flat, columns = x.reshape(-1), x.shape[3]
+    size = x.shape[1] * x.shape[2] * columns
+    starts = (np.arange(width) * outputs).astype(np.uint32)
+    for a in range(n):
+        for i in range(height):
+            row, first = (a * height + i) * width * outputs, a * size + i * columns
+            for t in range(len(taps)):
+                seen = flat[first + taps[t] : first + taps[t] + width]
+                add_rows(dw, t * outputs, grad, row, starts, seen, 0, width, outputs)
+
+
+@compiled
 def max_pool(y: np.ndarray, pooled: np.ndarray, winner: np.ndarray) -> None:
     """Largest of each 2 x 2 outputs and where it stood, the first of equals as in torch.
 

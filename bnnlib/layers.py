@@ -18,6 +18,7 @@ from bnnlib.quantizers import (
     estimate,
     fixed_point,
     power_of_two_scale,
+    quantized_gradient,
     ternary,
     weight_threshold,
 )
@@ -83,6 +84,7 @@ class LatentWeights:
     """What convolutions and fully connected layers share: latent weights, and what the products see of them."""
 
     balance = False
+    gradient_bits = 0  # of the gradient of the sums, 0 for float32; see ``set_gradient_bits``
 
     def quantized_weight(self) -> Tensor:
         """The weights of the products, in the shape of ``weight``."""
@@ -128,7 +130,7 @@ class QuantConv2d(LatentWeights, nn.Conv2d):
         x = self.padded(x)
         of_an_image = x.device.type == "cpu" and not x.requires_grad and self.in_channels <= 3
         product = self._patches_times_weights if of_an_image and not torch.compiler.is_exporting() else F.conv2d
-        return self.scaled(product(x, w))
+        return self.scaled(quantized_gradient(product(x, w), self.gradient_bits))
 
     def padded(self, x: Tensor) -> Tensor:
         """The input with its border, as integers if it has levels: [N, C, H, W] to [N, C, H + 2 pad, W + 2 pad]."""
@@ -245,3 +247,18 @@ class QuantAct(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.operand}, estimator={self.estimator}"
+
+
+def set_gradient_bits(model: nn.Sequential, bits: int) -> None:
+    """Let the gradients of the sums be quantized in training, in convolutions of binary or ternary weights and inputs.
+
+    Args:
+        model: a network of ``models.build``.
+        bits: 0 for float32.
+    """
+    few, inputs = ("binary", "ternary"), ""
+    for module in model.modules():
+        if isinstance(module, QuantAct):
+            inputs = module.operand
+        elif isinstance(module, QuantConv2d):
+            module.gradient_bits = bits if module.weight_operand in few and inputs in few else 0

@@ -26,7 +26,9 @@ def drop_stale_code(folder: Path, names: tuple[str, ...]) -> None:
                 code.unlink()
 
 
-drop_stale_code(Path(__file__).parent, ("simd", "kernels", "threads"))
+drop_stale_code(
+    Path(__file__).parent, ("simd", "kernels", "threads", "lookup_simd", "lookup_kernels", "block_kernels", "processor")
+)
 compiled = njit(error_model="numpy", cache=True)
 inlined = njit(error_model="numpy", forceinline=True)
 

@@ -190,11 +190,13 @@ class TrainSpec(Spec):
         bop_gamma: share of a new gradient in Bop's moving average; follows the schedule of the rate.
         bop_threshold: that average flips a weight beyond it.
         cutout: side of a square of mean brightness that covers a place of each image, in pixels.
+        gradient_bits: width of the gradient of the sums in convolutions of binary or ternary weights and inputs, 4 to
+            8, or 0 for float32. See ``quantizers.quantized_gradient``.
     """
 
     LATER = (
         "pretrain_epochs", "label_smoothing", "logit_scale", "teacher", "distill", "average", "stages", "bop_gamma",
-        "bop_threshold", "cutout",
+        "bop_threshold", "cutout", "gradient_bits",
     )  # fmt: skip
 
     dataset: str
@@ -225,6 +227,7 @@ class TrainSpec(Spec):
     bop_gamma: float = 1e-4
     bop_threshold: float = 1e-8
     cutout: int = 0
+    gradient_bits: int = 0
 
     def __post_init__(self) -> None:
         _one_of("dataset", self.dataset, (*DATASETS, OWN))
@@ -250,6 +253,7 @@ class TrainSpec(Spec):
         _number("logit_scale", self.logit_scale, 1e-3)
         object.__setattr__(self, "logit_scale", float(self.logit_scale))
         _number("cutout", self.cutout, 0, int)
+        _one_of("gradient_bits", self.gradient_bits, (0, 4, 5, 6, 7, 8))
         self._check_teacher()
         _number("pad", self.pad, 0, int)
         _number("pretrain_epochs", self.pretrain_epochs, 0, int)

@@ -24,6 +24,7 @@ from bnnlib.checkpoints import load_checkpoint
 from bnnlib.errors import UserError
 from bnnlib.execution import Execution
 from bnnlib.files import write_atomic
+from bnnlib.layers import set_gradient_bits
 from bnnlib.models import ARCHS, build
 from bnnlib.objective import LOSSES, bipolar_penalty, learning_rate, make_optimizer, training_loss
 from bnnlib.prior import float_run, start_path, teacher_path
@@ -99,6 +100,7 @@ class Training:
         with torch.random.fork_rng():
             torch.manual_seed(run.seed)
             self.model = (model or build(run.model)).to(self.device)
+        set_gradient_bits(self.model, run.train.gradient_bits)
         if execution.channels_last:
             self.model.to(memory_format=torch.channels_last)
         self.optimizer = make_optimizer(run.train, self.model, graph=execution.graph)

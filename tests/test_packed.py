@@ -16,11 +16,11 @@ from safetensors.numpy import load as read_tensors
 from safetensors.numpy import save as tensor_bytes
 from torch import nn
 
-from bnnlib import ModelSpec, RunSpec, TrainSpec, UserError, build, data, paths, runner, studies
+from bnnlib import ModelSpec, RunSpec, TrainSpec, UserError, build, data, paths, processor, runner, studies
 from bnnlib.attempt import packed_path
 from bnnlib.files import read_json
 from bnnlib.models import ARCHS
-from bnnlib.packed import IntegerLayer, PackedNet, as_bytes, codes, load, norms, pack, processor, restored, save
+from bnnlib.packed import IntegerLayer, PackedNet, as_bytes, codes, load, norms, pack, restored, save
 from bnnlib.packed.codes import layout, table
 from bnnlib.packed.network import _Layer, _words
 from bnnlib.packed.verification import torch_sums, verify
@@ -444,7 +444,8 @@ def test_numbers_are_bytes_where_they_fit(monkeypatch):
 
 OTHER_PROCESSOR = """
 import sys, numpy as np
-from bnnlib.packed import PackedNet, processor
+from bnnlib import processor
+from bnnlib.packed import PackedNet
 assert processor.counting() == sys.argv[4]
 assert not processor.counts_bits_in_vectors() and not processor.multiplies_bytes()
 np.save(sys.argv[2], PackedNet.load(sys.argv[1], threads=1).sums(np.load(sys.argv[3])))
@@ -470,7 +471,8 @@ def test_an_older_processor_gives_the_same(tmp_path, content, name, features, co
 VECTOR_COUNT = """
 import sys
 from numba import njit, types
-from bnnlib.packed import codes, processor, simd
+from bnnlib import processor
+from bnnlib.packed import codes, simd
 assert processor.counting() == "word" and processor.counts_bits_in_vectors()
 assert codes.triples() == (sys.argv[1] == "vnni")
 @njit(error_model="numpy")

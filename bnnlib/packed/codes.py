@@ -27,7 +27,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bnnlib.packed.processor import counts_bits_in_vectors, multiplies_bytes
+from bnnlib.processor import counts_bits_in_vectors, multiplies_bytes
 
 BLOCK = 64  # outputs that a kernel takes at once
 

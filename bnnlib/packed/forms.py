@@ -9,7 +9,7 @@ from numba import types
 from numba.core import cgutils
 
 from bnnlib.packed.codes import BLOCK, triples
-from bnnlib.packed.processor import counts_bits_in_vectors
+from bnnlib.processor import counts_bits_in_vectors
 
 BYTE, INDEX = ir.IntType(8), ir.IntType(64)
 

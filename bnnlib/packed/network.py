@@ -6,9 +6,10 @@ import numpy as np
 import torch
 from numba import config
 
+from bnnlib import processor
 from bnnlib.errors import UserError
 from bnnlib.models import ARCHS
-from bnnlib.packed import coding, kernels, processor
+from bnnlib.packed import coding, kernels
 from bnnlib.packed.codes import BLOCK, bases, code_weights, elements, layout, table
 from bnnlib.packed.files import load
 from bnnlib.packed.layers import IntegerLayer, IntegerNetwork

@@ -1,0 +1,210 @@
+"""Training steps in bytes and bits against torch: the same products, the same gradients, the same statistics."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from bnnlib import build, fast, fused, lookup_kernels, processor, table_kernels, threads
+from bnnlib.layers import QuantAct, QuantConv2d, set_gradient_bits
+from bnnlib.lookup_simd import DIGIT
+from bnnlib.models import ARCHS
+from bnnlib.quantizers import gradient_levels, quantized_gradient
+from bnnlib.specs import ModelSpec, RunSpec, TrainSpec
+from bnnlib.train import Training
+
+pytestmark = pytest.mark.skipif(not processor.looks_up_in_vectors(), reason="needs AVX2")
+OPERANDS = ["binary", "ternary"]
+
+
+def operand(generator: np.random.Generator, kind: str, *shape: int) -> np.ndarray:
+    values = generator.integers(0, 2, shape) * 2 - 1 if kind == "binary" else generator.integers(-1, 2, shape)
+    return values.astype(np.int8)
+
+
+def channels_first(array: np.ndarray) -> torch.Tensor:
+    return torch.tensor(array).permute(0, 3, 1, 2).double()
+
+
+@given(
+    n=st.integers(1, 9), height=st.integers(1, 6), width=st.integers(1, 9), kernel=st.integers(1, 5),
+    channels=st.sampled_from([32, 64, 96]), outputs=st.sampled_from([32, 96, 1056]), act=st.sampled_from(OPERANDS),
+    weight=st.sampled_from(OPERANDS), most=st.sampled_from([1, 7, 31, 127]), seed=st.integers(0, 2**31),
+)  # fmt: skip
+@settings(max_examples=30, deadline=None)
+def test_products_of_the_backward_pass_are_exact(n, height, width, kernel, channels, outputs, act, weight, most, seed):
+    generator = np.random.default_rng(seed)
+    x = operand(generator, act, n, height + kernel - 1, width + kernel - 1, channels)
+    w = operand(generator, weight, outputs, kernel, kernel, channels)
+    grad = generator.integers(-most, most + 1, (n, height, width, outputs)).astype(np.int8)
+    ours, other = channels_first(x).requires_grad_(), channels_first(w).requires_grad_()
+    F.conv2d(ours, other).backward(channels_first(grad))
+    planes = 1 + (act == "ternary"), 1 + (weight == "ternary")
+    digits = 1 if most <= DIGIT else 2
+    dx, dw = fused._products(torch.tensor(grad), digits, torch.tensor(x), torch.tensor(w), *planes)
+    assert torch.equal(dx.double(), planes[1] * ours.grad.permute(0, 2, 3, 1))
+    assert torch.equal(dw.double(), planes[0] * other.grad.permute(0, 2, 3, 1))
+
+
+@given(
+    n=st.integers(1, 4), height=st.integers(1, 9), width=st.integers(1, 9), kernel=st.integers(1, 3),
+    channels=st.sampled_from([32, 64, 160]), outputs=st.sampled_from([32, 64, 96]), act=st.sampled_from(OPERANDS),
+    weight=st.sampled_from(OPERANDS), seed=st.integers(0, 2**31),
+)  # fmt: skip
+@settings(max_examples=30, deadline=None)
+def test_forward_sums_are_exact(n, height, width, kernel, channels, outputs, act, weight, seed):
+    generator = np.random.default_rng(seed)
+    x = operand(generator, act, n, height + kernel - 1, width + kernel - 1, channels)
+    w = operand(generator, weight, outputs, kernel, kernel, channels)
+    sums = table_kernels.convolution(torch.tensor(x), torch.tensor(w), act, weight)
+    assert torch.equal(sums.double(), F.conv2d(channels_first(x), channels_first(w)).permute(0, 2, 3, 1))
+
+
+@given(
+    n=st.integers(1, 3), size=st.integers(5, 9), kernel=st.integers(1, 5), channels=st.integers(1, 4),
+    seed=st.integers(0, 2**31),
+)  # fmt: skip
+@settings(max_examples=20, deadline=None)
+def test_convolution_of_images_is_torchs(n, size, kernel, channels, seed):
+    torch.manual_seed(seed)
+    x = torch.randint(-255, 256, (n, channels, size, size + 1)).float()
+    w = (torch.randint(0, 2, (32, channels, kernel, kernel)) * 2.0 - 1).requires_grad_()
+    torchs = w.detach().clone().requires_grad_()
+    y, expected = fast._ImageConvolution.apply(x, w), F.conv2d(x, torchs)
+    assert torch.equal(y.permute(0, 3, 1, 2), expected)
+    grad = torch.randn(expected.shape)
+    expected.backward(grad)
+    y.backward(grad.permute(0, 2, 3, 1).contiguous())
+    torch.testing.assert_close(w.grad, torchs.grad, rtol=1e-4, atol=1e-2)
+
+
+@given(bits=st.integers(4, 8), scale=st.floats(1e-20, 1e10), seed=st.integers(0, 2**31))
+@settings(max_examples=50, deadline=None)
+def test_a_quantized_gradient_is_the_nearest_of_few(bits, scale, seed):
+    torch.manual_seed(seed)
+    grad = torch.randn(3, 5) * scale
+    levels, unit = gradient_levels(grad, bits)
+    most = 2 ** (bits - 1) - 1
+    assert levels.abs().max() == most and torch.equal(levels, levels.round())
+    assert ((levels * unit - grad).abs() <= 0.5001 * unit).all()
+    x = torch.randn(3, 5, requires_grad=True)
+    quantized_gradient(x, bits).backward(grad)
+    assert torch.equal(x.grad, levels * unit)
+    mine = torch.empty(grad.numel(), dtype=torch.int8)
+    threads.run(lookup_kernels.quantize, grad.view(-1), most / float(grad.abs().max()), mine)
+    assert torch.equal(mine.float(), levels.view(-1))
+
+
+def test_no_gradient_at_all_stays_none_at_all():
+    levels, unit = gradient_levels(torch.zeros(2, 3), 6)
+    assert not levels.any() and unit == 0
+    x = torch.randn(2, 3, requires_grad=True)
+    quantized_gradient(x, 0).backward(torch.ones(2, 3) / 3)
+    assert torch.equal(x.grad, torch.ones(2, 3) / 3)
+
+
+def test_gradients_are_quantized_where_both_operands_are_few():
+    model = build(ModelSpec("vggnet7", "bb8btfbbb", "bbtb8bbb"))
+    set_gradient_bits(model, 6)
+    bits = {name: m.gradient_bits for name, m in model.named_modules() if isinstance(m, QuantConv2d)}
+    # conv1 sees the image, conv3 has 8-bit weights, conv6 is float, conv5 sees binary and conv6 8-bit inputs
+    assert bits == {"conv1": 0, "conv2": 6, "conv3": 0, "conv4": 6, "conv5": 6, "conv6": 0}
+
+
+@pytest.mark.parametrize("bits", [6, 8])
+@pytest.mark.parametrize("pooled", [False, True])
+@pytest.mark.parametrize("act", OPERANDS)
+@pytest.mark.parametrize("weight", OPERANDS)
+@pytest.mark.parametrize("estimator", ["clip", "identity"])
+def test_a_step_is_that_of_torch(bits, pooled, act, weight, estimator):
+    """Sums to the last bit, gradients and running statistics to the rounding of a batch norm (torch in float64)."""
+    torch.manual_seed(bits)
+    norm, quantizer = nn.BatchNorm2d(64), QuantAct(act, estimator)
+    layer = QuantConv2d(64, 96, 3, pad=1, pad_value=None, weight_operand=weight)
+    nn.init.normal_(norm.weight), nn.init.normal_(norm.bias)
+    plain = nn.Sequential(norm, quantizer, layer, *[nn.MaxPool2d(2)] * pooled)
+    layer.gradient_bits = bits
+    quick, plain = copy.deepcopy(plain), plain.double()
+    quantizer.float()  # its threshold
+    y = torch.randint(-60, 60, (5, 64, 7, 9)).float()
+    ours, torchs = y.clone().requires_grad_(), y.double().requires_grad_()
+    assert fused.fits(*quick[:3], ours)
+    found, expected = fused.step(*quick[:3], ours, pooled), plain(torchs)
+    assert torch.equal(found.double(), expected)
+    grad = torch.randn(expected.shape)
+    expected.backward(grad.double())
+    found.backward(grad)
+    for a, b in zip((ours, *quick.parameters()), (torchs, *plain.parameters()), strict=True):
+        assert (a.grad - b.grad).norm() <= 1e-5 * b.grad.norm()
+    for a, b in zip(quick.buffers(), plain.buffers(), strict=True):
+        torch.testing.assert_close(a.double(), b.double(), rtol=1e-5, atol=1e-6)
+
+
+SPECS = [
+    ModelSpec("vggnet7", "bbbbbbbbb", "bbbbbbbb", 0.25), ModelSpec("vggnet7", "8btbttbb8", "btbtbttb", 0.25),
+    ModelSpec("vggnet7", "bbbbbbbbb", "bbbbbbbb", 0.25, estimator="bireal"), ModelSpec("lenet5", "bbbb", "btb"),
+    ModelSpec("lenet5", "bbbb", "bbb", order="CBAP"), ModelSpec("vggnet7", "bbbbbbbbb", "bbbbbbbb", 0.25, bias=True),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda s: f"{s.arch}-{s.weights}-{s.acts}-{s.hash}")
+def test_a_network_learns_what_torch_learns(spec):
+    """Sums of real numbers in another order put some gradients on the other side of a rounding, and not more."""
+    torch.manual_seed(1)
+    plain, quick = build(spec), build(spec)
+    quick.load_state_dict(plain.state_dict())
+    for model in (plain, quick):
+        set_gradient_bits(model, 8)
+    x, y = torch.randint(0, 256, (12, *ARCHS[spec.arch].image), dtype=torch.uint8), torch.randint(0, 10, (12,))
+    expected, logits = plain(x), fast.forward(quick, x)
+    torch.testing.assert_close(logits, expected, rtol=1e-3, atol=1e-3)
+    F.cross_entropy(expected, y).backward()
+    F.cross_entropy(logits, y).backward()
+    for (name, a), b in zip(plain.named_parameters(), quick.parameters(), strict=True):
+        if a.grad.norm() > 1e-4:  # that of a bias before a batch norm is nothing but rounding
+            assert F.cosine_similarity(a.grad.flatten(), b.grad.flatten(), 0) > 0.9, name
+
+
+def test_fused_steps_are_taken_where_they_fit():
+    calls = []
+    spec, real = ModelSpec("vggnet7", "bbbbbbbbb", "bbbbbbbb", 0.25), fused.step
+    model = build(spec)
+    set_gradient_bits(model, 6)
+    x = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fused, "step", lambda *a: calls.append(a[2]) or real(*a))
+        fast.forward(model, x)
+        assert calls == [model.conv2, model.conv3, model.conv4, model.conv5, model.conv6]
+        calls.clear()
+        fast.forward(model.eval(), x)  # evaluation is torch's batch norm, as packed networks have it
+        set_gradient_bits(model.train(), 0)
+        fast.forward(model, x)
+    assert not calls
+
+
+def test_threads_do_not_change_what_a_step_learns():
+    """All sums of products are integers, so that only those of the batch norms depend on their order."""
+    before, grads = torch.get_num_threads(), []
+    spec = ModelSpec("vggnet7", "bbbbbbbbb", "bbtbbbbb", 0.25)
+    x = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        torch.manual_seed(0)
+        model = build(spec)
+        set_gradient_bits(model, 6)
+        F.cross_entropy(fast.forward(model, x), torch.arange(6)).backward()
+        grads.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    torch.set_num_threads(before)
+    assert F.cosine_similarity(*grads, 0) > 0.9
+
+
+def test_training_follows_the_spec():
+    run = RunSpec(ModelSpec("lenet5", "bbbb", "bbb"), TrainSpec("digits", 1, train_images=100, gradient_bits=6), 0)
+    state = Training(run)
+    assert state.model.conv2.gradient_bits == 6 and state.model.conv1.gradient_bits == 0
+    assert run.train.but(gradient_bits=0).as_dict() == TrainSpec("digits", 1, train_images=100).as_dict()
