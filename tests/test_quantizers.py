@@ -80,6 +80,14 @@ def test_nan_is_refused(name, dtype):
         QUANTIZERS[name](x)
 
 
+@given(values=lists, threshold=st.floats(0, 3, width=32))
+def test_ternary_of_a_threshold_in_a_tensor_on_any_device_is_the_same(values, threshold):
+    """A CUDA device keeps the threshold, for which this stands: the operators there."""
+    x, t = torch.tensor(values), torch.tensor(threshold)
+    elsewhere = x.sub(x.clamp(-t, t)).sign()
+    assert torch.equal(ternary(x, t), elsewhere) and torch.equal(ternary(x, threshold), elsewhere)
+
+
 @every
 def test_infinities_saturate_and_empty_stays_empty(name):
     y = QUANTIZERS[name](torch.tensor([float("-inf"), float("inf")]))
