@@ -71,13 +71,11 @@ def fixed_point(x: Tensor, bits: int, scale: Tensor | float = 1.0) -> Tensor:
 
 
 def weight_threshold(w: Tensor) -> Tensor:
-    """Ternary threshold of a layer's latent weights: 0.7 mean|w| (TWN, arXiv 1605.04711)."""
+    """Ternary threshold of a layer's latent weights: 0.7 mean|w| (TWN, arXiv 1605.04711).
+
+    That of activations: ``bnnlib/thresholds.py``.
+    """
     return 0.7 * w.abs().mean()
-
-
-def activation_threshold(x: Tensor) -> Tensor:
-    """Ternary threshold of a batch of activations: 0.4 mean|x| (the released code, after TBN, ECCV 2018)."""
-    return 0.4 * x.abs().mean()
 
 
 def balanced(w: Tensor) -> Tensor:
