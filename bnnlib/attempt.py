@@ -18,6 +18,7 @@ from bnnlib.errors import UserError
 from bnnlib.execution import Execution
 from bnnlib.lock import locked
 from bnnlib.models import ARCHS
+from bnnlib.provenance import source_commit
 from bnnlib.results import make_result
 from bnnlib.specs import RunSpec
 from bnnlib.train import train
@@ -72,6 +73,7 @@ def attempt(task: Task, bar: tqdm | None = None) -> End:
     run, minutes = task.run, task.minutes()
     if minutes is not None and minutes <= 0:
         return End(run)
+    source_commit()  # asked before the training, not after: meanwhile the files may change
     try:
         execution = Execution.choose(**task.options)
         images = load_data(run.train.dataset, ARCHS[run.model.arch].image)
@@ -81,7 +83,7 @@ def attempt(task: Task, bar: tqdm | None = None) -> End:
         if outcome is None:
             return End(run)
         packed = packed_files(outcome.model.cpu(), run) if task.pack else {}
-        return End(run, result=make_result(run, outcome, execution.device), packed=packed)
+        return End(run, result=make_result(run, outcome, execution.device, task.options), packed=packed)
     except UserError as error:
         return End(run, failure=str(error))
     except Exception as error:  # out of memory, a bug: the other runs go on

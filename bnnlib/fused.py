@@ -16,7 +16,7 @@ from bnnlib.layers import QuantAct, QuantConv2d
 from bnnlib.lookup_simd import DIGIT, tile_columns
 from bnnlib.simd import LANES
 
-BOUNDS = {"clip": 1.0, "identity": math.inf}  # estimators whose gradient is one up to a bound of |z|
+BOUNDS = {"clip": 1.0, "identity": math.inf}  # estimators that are z up to a bound of |z|, and their bounds
 
 
 def fits(norm: nn.Module, act: nn.Module, layer: nn.Module, y: Tensor) -> bool:
@@ -30,6 +30,7 @@ def fits(norm: nn.Module, act: nn.Module, layer: nn.Module, y: Tensor) -> bool:
         and norm.momentum is not None
         and act.operand in ("binary", "ternary")
         and act.estimator in BOUNDS
+        and act.believed in BOUNDS
         and bool(layer.gradient_bits)
         and layer.weight_operand in ("binary", "ternary")
         and (not layer.pad or layer.pad_value is None)
@@ -145,8 +146,9 @@ def _normalize(norm: nn.BatchNorm2d, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _threshold(act: QuantAct, y: Tensor, factor: Tensor, shift: Tensor) -> float:
+    """The ternary threshold of this batch, 0.4 mean |f(z)|; the running one follows."""
     sums = torch.zeros(threads.count(), dtype=torch.float64)
-    threads.run(block_kernels.magnitude, y, factor, shift, math.inf, sums)
+    threads.run(block_kernels.magnitude, y, factor, shift, BOUNDS[act.believed], sums)
     threshold = (0.4 * sums.sum() / y.numel()).float()
     act.running_threshold.lerp_(threshold, 0.1)
     return float(threshold)

@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnnlib.quantizers import (
-    activation_threshold,
     balanced,
     binary,
     estimate,
@@ -22,9 +21,7 @@ from bnnlib.quantizers import (
     ternary,
     weight_threshold,
 )
-
-# 0.4 E|x| of a standard normal x, which is what a batch norm hands on
-UNIT_NORMAL_THRESHOLD = 0.4 * (2 / torch.pi) ** 0.5
+from bnnlib.thresholds import activation_threshold, unit_normal_threshold
 
 
 def quantize_weight(w: Tensor, operand: str) -> Tensor:
@@ -202,14 +199,16 @@ class QuantLinear(LatentWeights, nn.Linear):
 class QuantAct(nn.Module):
     """Activation of any shape: sign, ternary, fixed point of the range [-1, 1), or ReLU for ``float``.
 
-    A ternary activation compares with 0.4 mean|x| of the batch while it trains, and with the running mean of that in
-    eval mode, so that a prediction does not depend on its batch.
+    A ternary activation compares with a threshold of the batch while it trains (``bnnlib/thresholds.py``), and with the
+    running mean of that in eval mode, so that a prediction does not depend on its batch.
 
     Args:
         operand: ``binary``, ``ternary``, ``fixedK`` or ``float``.
         estimator: gradient stand-in, a key of ``quantizers.GRADIENTS`` or ``ANNEALED``.
         beta: steepness of the ``swish`` estimator.
         batch_threshold: take the threshold from the batch in eval mode too, as the released code does.
+        threshold: of what a ternary activation takes its threshold: ``estimator``, of the input as the estimator's
+            function bounds it (the released code), or ``input``, of the input as it is (TBN).
 
     Attributes:
         progress: share of the training that is over, for annealed estimators; who trains sets it.
@@ -218,12 +217,18 @@ class QuantAct(nn.Module):
     progress = 0.0
 
     def __init__(
-        self, operand: str, estimator: str = "clip", beta: float = 10.0, batch_threshold: bool = False
+        self,
+        operand: str,
+        estimator: str = "clip",
+        beta: float = 10.0,
+        batch_threshold: bool = False,
+        threshold: str = "estimator",
     ) -> None:
         super().__init__()
         self.operand, self.estimator, self.beta, self.batch_threshold = operand, estimator, beta, batch_threshold
+        self.believed = estimator if threshold == "estimator" else "identity"  # whose function the threshold is of
         if operand == "ternary":
-            self.register_buffer("running_threshold", torch.tensor(UNIT_NORMAL_THRESHOLD))
+            self.register_buffer("running_threshold", torch.tensor(unit_normal_threshold(self.believed, beta)))
 
     def forward(self, x: Tensor) -> Tensor:
         if self.operand == "float":
@@ -240,13 +245,14 @@ class QuantAct(nn.Module):
     def _threshold(self, x: Tensor) -> Tensor:
         if not self.training and not self.batch_threshold:
             return self.running_threshold
-        threshold = activation_threshold(x.float())
+        threshold = activation_threshold(x.float(), self.believed, self.beta)
         if self.training:
             self.running_threshold.lerp_(threshold, 0.1)  # batch norm's momentum
         return threshold
 
     def extra_repr(self) -> str:
-        return f"{self.operand}, estimator={self.estimator}"
+        ternary_threshold = f", threshold of {self.believed}" if self.operand == "ternary" else ""
+        return f"{self.operand}, estimator={self.estimator}{ternary_threshold}"
 
 
 def set_gradient_bits(model: nn.Sequential, bits: int) -> None:

@@ -108,8 +108,8 @@ def build(spec: ModelSpec) -> nn.Sequential:
             break
         norm = [(f"norm{i}", new_norm(outputs))] if spec.norm else []
         pool = [(f"pool{i}", nn.MaxPool2d(2))] if layer.pool else []
-        batch_threshold = spec.ternary_acts == "batch"
-        quantizer = QuantAct(OPERANDS[spec.acts[i - 1]], spec.estimator, spec.swish_beta, batch_threshold)
+        operand, batch_threshold = OPERANDS[spec.acts[i - 1]], spec.ternary_acts == "batch"
+        quantizer = QuantAct(operand, spec.estimator, spec.swish_beta, batch_threshold, spec.ternary_threshold)
         act = [] if _in_planes(spec, i) else [(f"act{i}", quantizer)]
         modules.update(pool + norm + act if spec.order == "CPBA" else norm + act + pool)
     model = nn.Sequential(modules)

@@ -10,6 +10,7 @@ half to even and so has sign(0) = -1; on real-valued activations the difference 
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -46,7 +47,9 @@ def ternary(x: Tensor, threshold: Tensor | float) -> Tensor:
         ValueError: ``x`` holds a NaN.
     """
     _refuse_nan(x)
-    return x.sub(x.clamp(-threshold, threshold)).sign_()  # no bool here either
+    if x.device.type == "cpu" and not torch.compiler.is_compiling():  # six times as fast as a clamp between tensors
+        return F.hardshrink(x, float(threshold)).sign_()
+    return x.sub(x.clamp(-threshold, threshold)).sign_()  # no wait for a threshold on the device
 
 
 def fixed_point(x: Tensor, bits: int, scale: Tensor | float = 1.0) -> Tensor:
@@ -68,13 +71,11 @@ def fixed_point(x: Tensor, bits: int, scale: Tensor | float = 1.0) -> Tensor:
 
 
 def weight_threshold(w: Tensor) -> Tensor:
-    """Ternary threshold of a layer's latent weights: 0.7 mean|w| (TWN, arXiv 1605.04711)."""
+    """Ternary threshold of a layer's latent weights: 0.7 mean|w| (TWN, arXiv 1605.04711).
+
+    That of activations: ``bnnlib/thresholds.py``.
+    """
     return 0.7 * w.abs().mean()
-
-
-def activation_threshold(x: Tensor) -> Tensor:
-    """Ternary threshold of a batch of activations: 0.4 mean|x| (the released code, after TBN, ECCV 2018)."""
-    return 0.4 * x.abs().mean()
 
 
 def balanced(w: Tensor) -> Tensor:

@@ -9,10 +9,11 @@ import pandas as pd
 import torch
 
 import bnnlib
-from bnnlib import paths, studies
+from bnnlib import paths, predictions, studies
 from bnnlib.energy import energy_uj
 from bnnlib.errors import UserError
 from bnnlib.files import read_json, write_json
+from bnnlib.provenance import instructions, source_commit
 from bnnlib.specs import RunSpec
 from bnnlib.train import Outcome
 
@@ -27,9 +28,20 @@ def result_path(run: RunSpec) -> Path:
     return paths.results_dir() / run.study / f"{run.name}-s{run.seed}.json"
 
 
-def train_command(run: RunSpec) -> str:
-    """The command that makes a run."""
-    return f"bnn train {run.study} --name {run.name} --seed {run.seed}"
+def train_command(run: RunSpec, options: dict | None = None) -> str:
+    """The command that makes a run.
+
+    Args:
+        run: the run, whose name says its protocol.
+        options: what ``Execution.choose`` took, where somebody chose; None is its default.
+    """
+    chosen = {name: value for name, value in (options or {}).items() if value is not None}
+    device = chosen.pop("device", None)
+    words = [f"bnn train {run.study} --name {run.name} --seed {run.seed}"]
+    if device is not None:
+        words.append(f"--device {device}")
+    words += [f"-x {name}={'on' if value else 'off'}" for name, value in chosen.items()]
+    return " ".join(words)
 
 
 def device_name(device: str) -> str:
@@ -47,9 +59,15 @@ def device_name(device: str) -> str:
     return f"cpu: {model}, {threads} thread{'s' * (threads != 1)}"
 
 
-def make_result(run: RunSpec, outcome: Outcome, device: str) -> dict:
-    """What the result file of a finished run holds, JSON-ready; made where the run was trained."""
+def make_result(run: RunSpec, outcome: Outcome, device: str, options: dict | None = None) -> dict:
+    """What the result file of a finished run holds, JSON-ready; made where the run was trained.
+
+    Args:
+        run, outcome, device: what was trained, what came of it, and on which device.
+        options: how somebody chose to execute it, as of ``train_command``.
+    """
     best = outcome.history[outcome.best_epoch - 1]
+    curves = [key for key in best if key != "epoch" and all(key in row for row in outcome.history)]
     return {
         "study": run.study,
         "name": run.name,
@@ -60,8 +78,12 @@ def make_result(run: RunSpec, outcome: Outcome, device: str) -> dict:
         "best_epoch": outcome.best_epoch,
         "val_accuracy": best["val_accuracy"],
         "test_accuracy": outcome.test_accuracy,
-        "history": {key: [round(row[key], 6) for row in outcome.history] for key in best if key != "epoch"},
+        "history": {key: [round(row[key], 6) for row in outcome.history] for key in curves},
+        "predictions": {part: predictions.encode(classes.numpy()) for part, classes in outcome.predictions.items()},
+        "command": train_command(run, options),
+        "commit": source_commit(),
         "device": device_name(device),
+        "instructions": instructions(device),
         "execution": outcome.execution.as_dict(),
         "versions": {
             "python": platform.python_version(),
@@ -86,6 +108,9 @@ def save_result(run: RunSpec, outcome: Outcome, device: str) -> Path:
 
 def load_result(run: RunSpec) -> dict | None:
     """The result of a run, or None if it has not been made.
+
+    Results that were made before version 0.3 have no ``predictions``, ``command``, ``commit``, ``instructions`` and no
+    ``weights_changed`` among their curves.
 
     Raises:
         UserError: the file is damaged, or was made with another spec.

@@ -48,19 +48,21 @@ class Spec:
     """What the specs share: a plain dictionary, a hash of it, and the way back.
 
     Attributes:
-        LATER: fields that came after the first results; at their defaults they are left out, so that a spec keeps its
-            hash, and a result its spec, when a field is added.
+        LATER: fields that came after the first results; at the value that all had before they are left out, so that a
+            spec keeps its hash, and a result its spec, when a field is added.
+        BEFORE: what that value is, where it is not the default.
     """
 
     LATER: ClassVar[tuple[str, ...]] = ()
+    BEFORE: ClassVar[dict[str, object]] = {}
 
     def as_dict(self) -> dict:
         """The spec as JSON-ready nested dictionaries."""
-        defaults = {f.name: f.default for f in dataclasses.fields(self) if f.name in self.LATER}
+        before = {f.name: f.default for f in dataclasses.fields(self) if f.name in self.LATER} | self.BEFORE
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         plain = {key: value.as_dict() if isinstance(value, Spec) else value for key, value in values.items()}
         plain = json.loads(json.dumps(plain))
-        return {key: value for key, value in plain.items() if key not in defaults or value != defaults[key]}
+        return {key: value for key, value in plain.items() if key not in before or value != before[key]}
 
     @property
     def hash(self) -> str:
@@ -100,9 +102,13 @@ class ModelSpec(Spec):
             its patch (``xnor``); two signs, of the input and of what the first leaves over, each times a scale
             (``horq``); an unsigned number of one or two bits (``dorefa1``, ``dorefa2``). See ``bnnlib/planes.py``.
         balance: binary and ternary weights are those of latent weights with mean 0 and deviation 1 (IR-Net).
+        ternary_threshold: of what ternary activations take their threshold: ``estimator``, of the input as the
+            function of the estimator bounds it (as released), or ``input``, of the input as it is (TBN). It has no
+            meaning, and is ``estimator``, in a network without any. See ``bnnlib/thresholds.py``.
     """
 
-    LATER = ("weight_scale", "act_planes", "balance")
+    LATER = ("weight_scale", "act_planes", "balance", "ternary_threshold")
+    BEFORE: ClassVar[dict[str, object]] = {"ternary_threshold": "input"}
 
     arch: str
     weights: str
@@ -121,6 +127,24 @@ class ModelSpec(Spec):
     weight_scale: str = "none"
     act_planes: str = "sign"
     balance: bool = False
+    ternary_threshold: str = "estimator"
+
+    def as_dict(self) -> dict:
+        """The spec as JSON-ready dictionary, without the threshold of ternary activations where there are none."""
+        plain = super().as_dict()
+        if "t" not in self.acts:
+            del plain["ternary_threshold"]
+        return plain
+
+    @classmethod
+    def from_dict(cls, plain: dict) -> "ModelSpec":
+        """The spec that ``as_dict`` gave, today or before some of its fields were added.
+
+        Raises:
+            TypeError: a field is unknown or missing.
+            UserError: a value is not possible.
+        """
+        return cls(**(cls.BEFORE | plain))
 
     def __post_init__(self) -> None:
         _one_of("arch", self.arch, tuple(LAYERS))
@@ -134,6 +158,9 @@ class ModelSpec(Spec):
         _number("swish_beta", self.swish_beta, 1e-6)
         _one_of("image", self.image, ("8", "b"))
         _one_of("ternary_acts", self.ternary_acts, ("running", "batch"))
+        _one_of("ternary_threshold", self.ternary_threshold, ("estimator", "input"))
+        if "t" not in self.acts:
+            object.__setattr__(self, "ternary_threshold", "estimator")  # it says nothing: equal networks are equal
         _one_of("weight_scale", self.weight_scale, ("none", "filter", "layer"))
         _one_of("act_planes", self.act_planes, PLANES)
         _booleans(self, "norm", "last_norm", "extra_norm", "conv_relu", "bias", "balance")

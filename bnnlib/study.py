@@ -14,12 +14,14 @@ class Protocol:
         float_train, train: the protocols.
         seeds: number of seeds of a network, by name; ``""`` is any other.
         width: factor on the width of every network.
+        model: fields of the ModelSpec that are other for every network.
     """
 
     float_train: TrainSpec
     train: TrainSpec
     seeds: dict[str, int]
     width: float = 1
+    model: dict = field(default_factory=dict)
 
     def planned_seeds(self, networks: dict[str, ModelSpec]) -> dict[str, int]:
         """How many seeds each network is to have."""
@@ -28,7 +30,7 @@ class Protocol:
     def runs(self, study: str, protocol: str, network: str, model: ModelSpec, changes: dict) -> Iterator[RunSpec]:
         """The runs of a network, one a seed; its training has some fields of the protocol's changed."""
         spec = self.float_train if set(model.weights + model.acts) == {"f"} else self.train
-        model = model.but(width=model.width * self.width)
+        model = model.but(width=model.width * self.width, **self.model)
         for seed in range(self.planned_seeds({network: model})[network]):
             yield RunSpec(model, spec.but(**changes), seed, study, f"{network}-{protocol}")
 

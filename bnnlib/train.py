@@ -22,11 +22,13 @@ from bnnlib.augment import batches
 from bnnlib.averaging import Average
 from bnnlib.checkpoints import load_checkpoint
 from bnnlib.errors import UserError
+from bnnlib.evaluation import classify, evaluate
 from bnnlib.execution import Execution
 from bnnlib.files import write_atomic
+from bnnlib.flips import percent_changed, quantized_weights
 from bnnlib.layers import set_gradient_bits
 from bnnlib.models import ARCHS, build
-from bnnlib.objective import LOSSES, bipolar_penalty, learning_rate, make_optimizer, training_loss
+from bnnlib.objective import bipolar_penalty, learning_rate, make_optimizer, training_loss
 from bnnlib.prior import float_run, start_path, teacher_path
 from bnnlib.specs import RunSpec, TrainSpec
 
@@ -37,13 +39,16 @@ class Outcome:
 
     Attributes:
         history: one row an epoch: ``epoch``, ``train_loss``, ``train_accuracy``, ``val_loss``, ``val_accuracy``
-            (accuracies in percent; the training ones are of the augmented batches, as the weights move).
+            (accuracies in percent; the training ones are of the augmented batches, as the weights move), and
+            ``weights_changed``, the share of binary and ternary weights that it gave another value, in percent, if
+            there are any.
         best_epoch: the epoch, counted from 1, whose weights ``model`` holds.
         test_accuracy: in percent, of ``model``.
         seconds: wall time of the epochs, over all interruptions.
         data_checksum: SHA-256 of the images, labels and split.
         model: in eval mode.
         execution: how the last part of it was executed.
+        predictions: what ``model`` takes the ``val`` and the ``test`` images for, int64 [N] each, on the CPU.
     """
 
     history: list[dict]
@@ -53,21 +58,7 @@ class Outcome:
     data_checksum: str
     model: nn.Module
     execution: Execution
-
-
-@torch.no_grad()
-def evaluate(
-    model: nn.Sequential, x: Tensor, y: Tensor, loss: str, execution: Execution | None = None, batch: int = 500
-) -> tuple[float, float]:
-    """Mean loss and accuracy in percent over images uint8 [N, C, H, W] and labels [N], in eval mode and float32."""
-    forward = execution.evaluator(model) if execution else model
-    model.eval()
-    total, hits = torch.zeros((), device=x.device), torch.zeros((), device=x.device, dtype=torch.long)
-    for i in range(0, len(x), batch):
-        logits, labels = forward(x[i : i + batch]), y[i : i + batch]
-        total += LOSSES[loss](logits, labels) * len(labels)
-        hits += (logits.argmax(1) == labels).sum()
-    return total.item() / len(x), 100 * hits.item() / len(x)
+    predictions: dict[str, Tensor]
 
 
 class Training:
@@ -164,6 +155,7 @@ class Training:
         self.loss_sum.zero_()
         self.hits.zero_()
         epoch, images = len(self.history), self.data.train_x
+        before = quantized_weights(self.model)
         if self.execution.graph:  # a record knows the stage that it was made in
             self.step = self.execution.step(self._step)
         drawn = batches(images, self.data.train_y, spec, self.generator, epoch, self.run.seed)
@@ -181,6 +173,8 @@ class Training:
                 f"{self.run.name}: the loss is not finite in epoch {row['epoch']}; try a lower lr than {spec.lr}"
             )
         row["train_accuracy"] = 100 * self.hits.item() / (self.steps * spec.batch)
+        if before:
+            row["weights_changed"] = percent_changed(before, quantized_weights(self.model))
         with self.average.in_place(self.model, self.forward, images) if self.average else nullcontext():
             row["val_loss"], row["val_accuracy"] = evaluate(
                 self.model, self.data.val_x, self.data.val_y, spec.loss, self.execution
@@ -285,7 +279,10 @@ def train(
                 state.save(checkpoint)
                 start_path(checkpoint).unlink(missing_ok=True)
     state.model.load_state_dict(state.best_state)
-    _, accuracy = evaluate(state.model, state.data.test_x, state.data.test_y, run.train.loss, state.execution)
+    parts = {"val": state.data.val_x, "test": state.data.test_x}
+    predictions = {part: classify(state.model, x, state.execution) for part, x in parts.items()}
+    hits = (predictions["test"] == state.data.test_y.cpu()).sum().item()
     return Outcome(
-        state.history, state.best_epoch, accuracy, state.seconds, state.data_checksum, state.model, state.execution
-    )
+        state.history, state.best_epoch, 100 * hits / len(state.data.test_y), state.seconds, state.data_checksum,
+        state.model, state.execution, predictions,
+    )  # fmt: skip

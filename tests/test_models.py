@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from bnnlib import ModelSpec, build
-from bnnlib.layers import QuantAct, QuantConv2d, QuantLinear, quantize_weight
+from bnnlib.layers import QuantConv2d, QuantLinear, quantize_weight
 from bnnlib.specs import ESTIMATORS, OPERANDS
 
 SHAPES = {
@@ -71,7 +71,7 @@ codes = st.sampled_from(list(OPERANDS))
 options = {
     "order": st.sampled_from(["CPBA", "CBAP"]), "estimator": st.sampled_from(ESTIMATORS),
     "image": st.sampled_from(["8", "b"]), "last_norm": st.booleans(), "conv_relu": st.booleans(), "bias": st.booleans(),
-    "ternary_acts": st.sampled_from(["running", "batch"]),
+    "ternary_acts": st.sampled_from(["running", "batch"]), "ternary_threshold": st.sampled_from(["estimator", "input"]),
     "norms": st.sampled_from([(True, True), (True, False), (False, False)]),
 }  # fmt: skip
 
@@ -139,16 +139,6 @@ def test_a_prediction_depends_on_its_batch_only_where_asked(mode):
     together, alone = model(x)[:8], model(x[:8])
     assert torch.allclose(together, alone, atol=1e-5) == (mode == "running")
     assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items()), "eval mode changed the network"
-
-
-def test_running_threshold_follows_the_batches():
-    act = QuantAct("ternary")
-    assert act.running_threshold.item() == pytest.approx(0.4 * (2 / np.pi) ** 0.5)
-    x = torch.full((4, 4), 3.0)
-    for _ in range(100):
-        act(x)
-    assert act.running_threshold.item() == pytest.approx(1.2, rel=1e-3)
-    assert act.eval()(torch.tensor([1.1, 1.3, -1.3])).tolist() == [0, 1, -1]
 
 
 def convolve_plainly(x: np.ndarray, w: np.ndarray) -> np.ndarray:

@@ -72,6 +72,8 @@ def specs(draw) -> ModelSpec:
         image=draw(st.sampled_from("88b")), last_norm=draw(st.booleans()), extra_norm=draw(st.booleans()),
         conv_relu=draw(st.sampled_from((False, False, True))), bias=draw(st.booleans()),
         weight_scale=draw(st.sampled_from(("none", "none", "filter", "layer"))),
+        estimator=draw(st.sampled_from(("clip", "bireal", "swish"))),
+        ternary_threshold=draw(st.sampled_from(("estimator", "input"))),
     )  # fmt: skip
 
 

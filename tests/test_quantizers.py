@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from bnnlib.quantizers import (
     GRADIENTS,
-    activation_threshold,
     binary,
     estimate,
     fixed_point,
@@ -80,6 +79,14 @@ def test_nan_is_refused(name, dtype):
         QUANTIZERS[name](x)
 
 
+@given(values=lists, threshold=st.floats(0, 3, width=32))
+def test_ternary_of_a_threshold_in_a_tensor_on_any_device_is_the_same(values, threshold):
+    """A CUDA device keeps the threshold, for which this stands: the operators there."""
+    x, t = torch.tensor(values), torch.tensor(threshold)
+    elsewhere = x.sub(x.clamp(-t, t)).sign()
+    assert torch.equal(ternary(x, t), elsewhere) and torch.equal(ternary(x, threshold), elsewhere)
+
+
 @every
 def test_infinities_saturate_and_empty_stays_empty(name):
     y = QUANTIZERS[name](torch.tensor([float("-inf"), float("inf")]))
@@ -103,11 +110,10 @@ def test_fixed_point_of_too_few_bits_is_refused(bits):
 
 
 @given(values=st.lists(st.floats(-3, 3, width=32), min_size=1, max_size=50))
-def test_thresholds_are_the_papers_and_cut_there(values):
+def test_the_threshold_of_weights_is_the_papers_and_cuts_there(values):
     x = torch.tensor(values)
     mean = np.abs(np.array(values, dtype=np.float64)).mean()
     assert weight_threshold(x).item() == pytest.approx(0.7 * mean, rel=1e-5, abs=1e-12)
-    assert activation_threshold(x).item() == pytest.approx(0.4 * mean, rel=1e-5, abs=1e-12)
     t = weight_threshold(x)
     expected = [1 if v > t else -1 if v < -t else 0 for v in x]
     assert ternary(x, t).tolist() == expected

@@ -19,15 +19,17 @@ models = st.builds(
     order=st.sampled_from(["CPBA", "CBAP"]),
     estimator=st.sampled_from(ESTIMATORS),
     bias=st.booleans(),
+    ternary_threshold=st.sampled_from(["estimator", "input"]),
 )
-GOOD = ModelSpec("lenet5", "tbbb", "bbb")
+GOOD = ModelSpec("lenet5", "tbbb", "btb")
 TRAIN = TrainSpec("mnist", 10)
 
 
 @given(one=models, other=models)
 def test_hash_tells_specs_apart(one, other):
     assert (one == other) == (one.hash == other.hash)
-    assert ModelSpec(**dict(reversed(list(one.as_dict().items())))).hash == one.hash
+    again = ModelSpec.from_dict(dict(reversed(list(one.as_dict().items()))))
+    assert again == one and again.hash == one.hash
 
 
 CHANGES = {
@@ -35,7 +37,7 @@ CHANGES = {
         "arch": None, "weights": "bbbb", "acts": "tbb", "width": 2, "order": "CBAP", "estimator": "bireal",
         "swish_beta": 5.0, "image": "b", "norm": False, "last_norm": False, "extra_norm": True, "conv_relu": True,
         "bias": True, "ternary_acts": "batch", "weight_scale": "filter", "act_planes": "xnor",
-        "balance": True,
+        "balance": True, "ternary_threshold": "input",
     },
     TrainSpec: {
         "dataset": "digits", "epochs": 11, "batch": 51, "optimizer": "sgd", "lr": 0.5, "momentum": 0.8,
@@ -43,6 +45,7 @@ CHANGES = {
         "bipolar": 1e-6, "loss": "squared_hinge", "clip_latent": False, "augment": "crop", "pad": 2,
         "train_images": 100, "pretrain_epochs": 3, "label_smoothing": 0.1, "logit_scale": 2, "teacher": None,
         "distill": None, "average": 0.9, "stages": "bits", "bop_gamma": 0.1, "bop_threshold": 0.1, "cutout": 4,
+        "gradient_bits": 8,
     },
 }  # fmt: skip
 
@@ -60,6 +63,49 @@ def test_a_teacher_is_in_the_hash_by_what_it_says():
     others = [taught.but(distill=0.6), taught.but(teacher=TRAIN.but(epochs=11)), TRAIN]
     assert len({spec.hash for spec in [taught, *others]}) == 4
     assert taught.as_dict()["teacher"] == TRAIN.as_dict()  # fields that came later are left out here too
+
+
+# before there was a choice of ternary_threshold: every network had that of ``input``
+HASHES = {
+    ModelSpec("lenet5", "ffff", "fff"): "3c4a960e21f7",
+    ModelSpec("lenet5", "tbbb", "bbb"): "4bfdfca9c3dd",
+    ModelSpec("lenet5", "tbbb", "bbb", balance=True): "07b6448a8da0",
+    ModelSpec("lenet5", "tttt", "ttt", ternary_threshold="input"): "e4ee43857827",
+    ModelSpec("lenet5", "tbbt", "tbt", ternary_threshold="input"): "e20bf8646df4",
+    ModelSpec("vggnet7", "t" * 9, "t" * 8, 1 / 8, ternary_threshold="input"): "de6d67acaaa9",
+    ModelSpec(
+        "lenet5", "bbbb", "ttt", estimator="bireal", ternary_acts="batch", ternary_threshold="input"
+    ): "1d926c3be8a1",
+}  # fmt: skip
+RUNS = {
+    ("lenet-mnist", "binary-short"): "bc3a3d737ac0",
+    ("choices-mnist", "tttt-ttt-brief"): "b461083d0fd2",
+    ("comparators-mnist", "TBN-short"): "b6c27e5e7109",
+    ("vggnet-cifar10", "TERN5-reduced"): "8b6f20025b86",
+}
+
+
+def test_old_networks_keep_their_hashes():
+    assert {spec: spec.hash for spec in HASHES} == HASHES
+    assert {key: studies.runs(*key, seed=0)[0].hash for key in RUNS} == RUNS
+
+
+@given(one=models)
+def test_the_threshold_counts_only_where_an_activation_is_ternary(one):
+    kept, changed = one.but(ternary_threshold="input"), one.but(ternary_threshold="estimator")
+    assert "ternary_threshold" not in kept.as_dict()
+    assert (kept.hash != changed.hash) == (kept != changed) == ("t" in one.acts)
+    assert ("ternary_threshold" in changed.as_dict()) == ("t" in one.acts)
+    binary = one.but(acts="bbb")
+    assert binary.but(acts="btb") == changed.but(acts="btb"), "a network without a threshold has left one behind"
+
+
+def test_the_networks_of_the_figure_have_the_releases_threshold_and_tbn_its_own():
+    chosen = {name: studies.runs("lenet-mnist", name, "short")[0].model for name in ("TERN1", "TFC1", "TACTS", "TALL")}
+    assert {model.ternary_threshold for model in chosen.values()} == {"estimator"}
+    assert chosen["TALL"].hash != "e4ee43857827"
+    for study in ("comparators-mnist", "comparators-cifar10"):
+        assert {run.model.ternary_threshold for run in studies.runs(study, "TBN")} == {"input"}
 
 
 def test_a_run_is_its_model_training_and_seed():
@@ -95,6 +141,7 @@ MODEL_MISTAKES = [
     ({"swish_beta": float("nan")}, "swish_beta nan"),
     ({"image": "t"}, "image 't'"),
     ({"ternary_acts": "fixed"}, "ternary_acts 'fixed'"),
+    ({"ternary_threshold": "batch"}, "ternary_threshold 'batch' is unknown; use one of 'estimator', 'input'"),
     ({"norm": "no"}, "norm 'no'"),
     ({"norm": False, "extra_norm": True}, "extra_norm=True needs norm=True"),
 ]

@@ -99,7 +99,7 @@ def _network(content: bytes) -> IntegerNetwork:
 def _spec(metadata: dict[str, str]) -> ModelSpec:
     try:
         about = json.loads(metadata["bnnlib"])
-        found, spec, stated = about["format"], ModelSpec(**about["spec"]), about["hash"]
+        found, spec, stated = about["format"], ModelSpec.from_dict(about["spec"]), about["hash"]
     except (KeyError, TypeError, ValueError) as error:
         raise _DamagedError(f"its spec cannot be read ({error})") from error
     if found != FORMAT:
