@@ -219,11 +219,13 @@ class TrainSpec(Spec):
         cutout: side of a square of mean brightness that covers a place of each image, in pixels.
         gradient_bits: width of the gradient of the sums in convolutions of binary or ternary weights and inputs, 4 to
             8, or 0 for float32. See ``quantizers.quantized_gradient``.
+        norm_bias_rate: factor on the rate of the biases of the batch norms, which are the thresholds of signs; not for
+            ``bop``.
     """
 
     LATER = (
         "pretrain_epochs", "label_smoothing", "logit_scale", "teacher", "distill", "average", "stages", "bop_gamma",
-        "bop_threshold", "cutout", "gradient_bits",
+        "bop_threshold", "cutout", "gradient_bits", "norm_bias_rate",
     )  # fmt: skip
 
     dataset: str
@@ -255,6 +257,7 @@ class TrainSpec(Spec):
     bop_threshold: float = 1e-8
     cutout: int = 0
     gradient_bits: int = 0
+    norm_bias_rate: float = 1.0
 
     def __post_init__(self) -> None:
         _one_of("dataset", self.dataset, (*DATASETS, OWN))
@@ -269,7 +272,7 @@ class TrainSpec(Spec):
             raise UserError(
                 f"epochs {self.epochs} leave none to the last of the stages; use {STAGES[self.stages]} or more"
             )
-        for name in ("lr", "momentum", "gamma", "warmup", "weight_decay", "bipolar", "bop_threshold"):
+        for name in ("lr", "momentum", "gamma", "warmup", "weight_decay", "bipolar", "bop_threshold", "norm_bias_rate"):
             _number(name, getattr(self, name), 0)
             object.__setattr__(self, name, float(getattr(self, name)))
         for name in ("label_smoothing", "distill", "average", "bop_gamma"):
@@ -281,6 +284,8 @@ class TrainSpec(Spec):
         object.__setattr__(self, "logit_scale", float(self.logit_scale))
         _number("cutout", self.cutout, 0, int)
         _one_of("gradient_bits", self.gradient_bits, (0, 4, 5, 6, 7, 8))
+        if self.norm_bias_rate != 1 and self.optimizer == "bop":
+            raise UserError(f"norm_bias_rate {self.norm_bias_rate!r} is not for 'bop'; use sgd, adam or adamw")
         self._check_teacher()
         _number("pad", self.pad, 0, int)
         _number("pretrain_epochs", self.pretrain_epochs, 0, int)

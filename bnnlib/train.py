@@ -28,7 +28,7 @@ from bnnlib.files import write_atomic
 from bnnlib.flips import percent_changed, quantized_weights
 from bnnlib.layers import set_gradient_bits
 from bnnlib.models import ARCHS, build
-from bnnlib.objective import bipolar_penalty, learning_rate, make_optimizer, training_loss
+from bnnlib.objective import bipolar_penalty, learning_rate, make_optimizer, set_rate, training_loss
 from bnnlib.prior import float_run, start_path, teacher_path
 from bnnlib.specs import RunSpec, TrainSpec
 
@@ -141,13 +141,6 @@ class Training:
         """Let a trained network give its outputs as targets."""
         self.teach = self.execution.forward(teacher.to(self.device).eval())
 
-    def _set_rate(self, rate: float) -> None:
-        for group in self.optimizer.param_groups:
-            if self.execution.graph:  # the record reads this very tensor
-                group["lr"].fill_(rate)
-            else:
-                group["lr"] = rate
-
     def epoch(self, bar: tqdm) -> None:
         """Train one epoch, validate, and keep the weights if they are the best so far."""
         spec, started = self.run.train, time.monotonic()
@@ -161,7 +154,7 @@ class Training:
         drawn = batches(images, self.data.train_y, spec, self.generator, epoch, self.run.seed)
         with stages.of_epoch(self.model, spec, epoch):
             for step, (x, y) in enumerate(drawn, epoch * self.steps):
-                self._set_rate(learning_rate(spec, step, self.steps))
+                set_rate(self.optimizer, learning_rate(spec, step, self.steps))
                 try:
                     self.step(x, y)
                 except ValueError as error:  # a quantizer met a NaN

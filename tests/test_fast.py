@@ -16,6 +16,7 @@ from bnnlib import UserError, agreement, build, data, fast, files, kernels, simd
 from bnnlib.execution import Execution
 from bnnlib.layers import quantize_weight
 from bnnlib.models import ARCHS
+from bnnlib.objective import set_rate
 from bnnlib.paths import ROOT
 from bnnlib.plain import PlainTraining
 from bnnlib.specs import ModelSpec, RunSpec, TrainSpec
@@ -165,7 +166,7 @@ def test_steps_are_those_of_the_plain_loop(model, optimizer):
     run = RunSpec(model, spec, 0)
     ours, plain = Training(run, Execution.choose("cpu")), PlainTraining(run)
     assert ours.execution.kernels
-    ours._set_rate(spec.lr)
+    set_rate(ours.optimizer, spec.lr)
     images = data.load("digits", (1, 28, 28))
     batches = [b for _, b in zip(range(3), plain.batches(images.train_x, images.train_y), strict=False)]
     # integers for both, so that ties are ties in both; batch norm takes the factor out again

@@ -16,7 +16,7 @@ from bnnlib.augment import DRAWN, affine, batches, cutout
 from bnnlib.averaging import Average, estimate_norms
 from bnnlib.bop import Bop
 from bnnlib.layers import QuantConv2d, QuantLinear
-from bnnlib.objective import learning_rate, make_optimizer, training_loss
+from bnnlib.objective import learning_rate, make_optimizer, set_rate, training_loss
 from bnnlib.packed import PackedNet, pack
 from bnnlib.prior import float_run, teacher_path
 from bnnlib.quantizers import ANNEALED, balanced, binary, ede_gradient, estimate, reste_gradient
@@ -30,6 +30,7 @@ EVERYTHING = QUICK.but(
     epochs=4, augment="affine", pad=1, cutout=6, average=0.8, stages="bits", label_smoothing=0.1, logit_scale=2,
     teacher=QUICK.but(epochs=1), distill=0.5, schedule="linear",
 )  # fmt: skip
+MORE = {"sgd": {"momentum": QUICK.momentum}, "adam": {}, "adamw": {"weight_decay": 0}}
 shares = st.floats(0, 1)
 
 
@@ -133,6 +134,39 @@ def test_bop_flips_as_its_rule_says_and_leaves_the_rest_to_adam():
             np.testing.assert_array_equal(p.detach(), w[name.removesuffix(".weight")])
         else:
             torch.testing.assert_close(p, q)
+
+
+@pytest.mark.parametrize("name, graph", [("sgd", False), ("sgd", True), ("adam", False), ("adamw", False)])
+def test_biases_of_norms_have_a_rate_of_their_own(name, graph):
+    """As two optimizers of torch; a recorded graph's rates are tensors, which are filled and not replaced."""
+    torch.manual_seed(0)
+    model, spec = build(BINARY.but(bias=True)), QUICK.but(optimizer=name, lr=0.01, norm_bias_rate=8)
+    other = copy.deepcopy(model)
+    own = ["norm1.bias", "norm2.bias", "norm3.bias"]
+    fast, slow = ([p for n, p in other.named_parameters() if (n in own) == wanted] for wanted in (True, False))
+    kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name]
+    twins = [kind(part, **MORE[name]) for part in (fast, slow)]
+    optimizer = make_optimizer(spec, model, graph=graph)
+    first = [group["lr"] for group in optimizer.param_groups]
+    for rate in (0.01, 0.003, 0.001):
+        set_rate(optimizer, rate)
+        for twin, factor in zip(twins, (8, 1), strict=True):
+            twin.param_groups[0]["lr"] = factor * rate
+        for p, q in zip(model.parameters(), other.parameters(), strict=True):
+            p.grad = torch.randn_like(p)
+            q.grad = p.grad.clone()
+        for one in (optimizer, *twins):
+            one.step()
+    assert not graph or all(group["lr"] is rate for group, rate in zip(optimizer.param_groups, first, strict=True))
+    for p, q in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(p, q)
+
+
+def test_a_rate_for_biases_of_norms_needs_them():
+    model = build(BINARY.but(norm=False, last_norm=False))
+    with pytest.raises(UserError, match="needs a batch norm with a bias; set norm_bias_rate=1"):
+        make_optimizer(QUICK.but(norm_bias_rate=4), model)
+    assert len(make_optimizer(QUICK, model).param_groups) == 1
 
 
 def test_an_average_is_its_sum_and_gives_the_network_back():
@@ -252,9 +286,9 @@ def test_alternating_flip_mirrors_each_image_in_every_other_epoch():
     assert sides[0] == sides[2] == [not side for side in sides[1]] == [not side for side in sides[3]]
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "bop"])
-def test_pieces_with_every_method_equal_one_run(tmp_path, optimizer):
-    run = RunSpec(HYBRID, EVERYTHING.but(optimizer=optimizer), 3)
+@pytest.mark.parametrize("optimizer, bias_rate", [("adam", 1), ("adam", 4), ("bop", 1)])
+def test_pieces_with_every_method_equal_one_run(tmp_path, optimizer, bias_rate):
+    run = RunSpec(HYBRID, EVERYTHING.but(optimizer=optimizer, norm_bias_rate=bias_rate), 3)
     whole = train(run, checkpoint=tmp_path / "whole" / "c.pt")
     state, checkpoint = Training(run), tmp_path / "c.pt"
     state.learn_from(train(float_run(run, run.train.teacher)).model)
@@ -291,7 +325,10 @@ def test_what_was_trained_so_is_an_ordinary_network_of_bits(acts):
     assert np.array_equal(PackedNet(pack(outcome.model, spec)).predict(images.numpy()), expected.numpy())
 
 
-@pytest.mark.parametrize("method", [{"average": 0.8}, {"stages": "acts-first"}, {"optimizer": "bop"}, {"cutout": 5}])
+@pytest.mark.parametrize(
+    "method",
+    [{"average": 0.8}, {"stages": "acts-first"}, {"optimizer": "bop"}, {"cutout": 5}, {"norm_bias_rate": 4}],
+)
 def test_every_method_changes_the_training_and_learns(method):
     plain, other = (train(RunSpec(BINARY, QUICK.but(epochs=4, **m), 0)) for m in ({}, method))
     assert plain.history != other.history

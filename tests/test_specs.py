@@ -45,7 +45,7 @@ CHANGES = {
         "bipolar": 1e-6, "loss": "squared_hinge", "clip_latent": False, "augment": "crop", "pad": 2,
         "train_images": 100, "pretrain_epochs": 3, "label_smoothing": 0.1, "logit_scale": 2, "teacher": None,
         "distill": None, "average": 0.9, "stages": "bits", "bop_gamma": 0.1, "bop_threshold": 0.1, "cutout": 4,
-        "gradient_bits": 8,
+        "gradient_bits": 8, "norm_bias_rate": 4,
     },
 }  # fmt: skip
 
@@ -167,6 +167,8 @@ TRAIN_MISTAKES = [
     ({"stages": "weights"}, "stages 'weights' is unknown"),
     ({"stages": "bits", "epochs": 3}, "epochs 3 leave none to the last of the stages; use 4 or more"),
     ({"cutout": 1.5}, "cutout 1.5"),
+    ({"norm_bias_rate": -1}, "norm_bias_rate -1 is not possible"),
+    ({"norm_bias_rate": 4, "optimizer": "bop"}, "norm_bias_rate 4.0 is not for 'bop'; use sgd, adam or adamw"),
     ({"distill": 0.5}, "distill 0.5 and teacher None need each other"),
     ({"teacher": TRAIN}, "need each other"),
     ({"teacher": TRAIN.but(dataset="digits"), "distill": 0.5}, "the teacher learns 'digits', its pupil 'mnist'"),
