@@ -31,13 +31,21 @@ MATRIX = 2048  # rows and columns of the product that the peak is measured with
 
 
 def cases() -> list[RunSpec]:
-    """Both networks, float and binary: the paper's protocol at batch 50, and this project's own at its own batch."""
+    """Both networks, float and binary: the paper's protocol at batch 50, and this project's own at its own batch.
+
+    And VGGNet7 as ``sitting`` trains it, float, all binary and all ternary.
+    """
     found = []
     for study in STUDY_OF.values():
         for network in ("float", "binary"):
             paper, short = (studies.runs(study, network, protocol, 0)[0] for protocol in ("paper", "short"))
             found += [paper.but(train=paper.train.but(batch=PAPER_BATCH)), short]
-    return found
+    return found + sitting_cases()
+
+
+def sitting_cases() -> list[RunSpec]:
+    """VGGNet7 in float, all binary and all ternary, as ``sitting`` trains them."""
+    return [studies.runs(STUDY_OF["vggnet7"], network, "sitting", 0)[0] for network in ("float", "binary", "TERN5")]
 
 
 def machine(execution: Execution) -> str:
@@ -61,14 +69,13 @@ def measure(run: RunSpec, execution: Execution, seconds: float, rounds: int) -> 
         rounds: how many.
     """
     images = _random_images(run)
-    ours, plain = Training(run, execution, images), PlainTraining(run, execution.device)
+    ours = Training(run, execution, images)
     ours.model.train()
     x, y = ours.data.train_x, ours.data.train_y
-    sides = {
-        "ours": _steps(lambda: batches(x, y, run.train, ours.generator), ours.step),
-        "plain": _steps(lambda: plain.batches(images.train_x, images.train_y), plain.step),
-        "peak": _products(execution),
-    }
+    sides = {"ours": _steps(lambda: batches(x, y, run.train, ours.generator), ours.step), "peak": _products(execution)}
+    if "t" not in run.model.weights:  # what the plain loop knows
+        plain = PlainTraining(run, execution.device)
+        sides["plain"] = _steps(lambda: plain.batches(images.train_x, images.train_y), plain.step)
     for side in sides.values():  # compilers and caches
         _count(side, 0.2, execution, least=5)
     speed: dict[str, list[float]] = {name: [] for name in sides}
@@ -77,15 +84,18 @@ def measure(run: RunSpec, execution: Execution, seconds: float, rounds: int) -> 
             speed[name].append(_count(side, seconds, execution))
     batch = run.train.batch
     medians = {name: statistics.median(values) for name, values in speed.items()}
-    ratio = statistics.median(o / p for o, p in zip(speed["ours"], speed["plain"], strict=True))
+    ratio = None
+    if "plain" in speed:
+        ratio = round(statistics.median(o / p for o, p in zip(speed["ours"], speed["plain"], strict=True)), 2)
     share = training_flops(run) * batch * medians["ours"] / (2 * MATRIX**3 * medians["peak"])
     return {
         "network": run.model.arch,
-        "precision": "float" if "f" in run.model.weights else "binary",
+        "precision": {"f": "float", "b": "binary", "t": "ternary"}[run.model.weights[0]],
+        "gradient_bits": run.train.gradient_bits or 32,
         "batch": batch,
         "ours_img_s": round(batch * medians["ours"], 1),
-        "plain_img_s": round(batch * medians["plain"], 1),
-        "ratio": round(ratio, 2),
+        "plain_img_s": round(batch * medians["plain"], 1) if ratio else None,
+        "ratio": ratio,
         "peak_share": round(float(share), 3),
     }
 

@@ -137,8 +137,8 @@ def masked_gradient(
                     found = total
                 values, to = y[a, i, j], dz[a, i, j]
                 for c in range(channels):
-                    inside = abs(factor[c] * values[c] + shift[c]) < most
-                    grad = np.float32(found[c]) * one if inside else np.float32(0)
+                    inside = np.float32(abs(factor[c] * values[c] + shift[c]) < most)
+                    grad = np.float32(found[c]) * one * inside
                     to[c] = grad
                     first[c] += grad
                     second[c] += grad * ((values[c] - mean[c]) * scale[c])

@@ -1,6 +1,7 @@
 """``bnn bench``: measure this machine."""
 
 import json
+from pathlib import Path
 
 import click
 
@@ -19,30 +20,70 @@ def benchmarks() -> None:
 @click.option("--seconds", default=2.0, show_default=True, help="For each side, in each round.")
 @click.option("--rounds", default=5, show_default=True, help="Figures are medians over so many.")
 @click.option("--json", "as_json", is_flag=True, help="Print an object that a program may read.")
+@click.option(
+    "--against",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Another checkout of this project: VGGNet7 here and there, in turns.",
+)
 def bench_training(
-    networks: tuple[str, ...], device: str | None, options: tuple[str, ...], seconds: float, rounds: int, as_json: bool
-) -> None:
+    networks: tuple[str, ...], device: str | None, options: tuple[str, ...], seconds: float, rounds: int, as_json: bool,
+    against: Path | None,
+) -> None:  # fmt: skip
     """Images a second in training, beside a plain loop and the machine's matrix product, taking turns."""
     from bnnlib import bench
     from bnnlib.execution import Execution
 
+    if against is not None:
+        _against(against.resolve(), seconds, rounds, as_json)
+        return
     execution, rows = Execution.choose(device, **Execution.parse(options)), []
     header = (
-        f"{'network':9}{'precision':>10}{'batch':>6}{'ours img/s':>12}{'plain img/s':>12}{'ratio':>7}{'of peak':>9}"
+        f"{'network':9}{'precision':>10}{'gradient':>9}{'batch':>6}{'ours img/s':>12}{'plain img/s':>12}{'ratio':>7}"
+        f"{'of peak':>9}"
     )
     if not as_json:
         click.echo(f"{bench.machine(execution)}\n{header}")
     for row in bench.training(execution, networks, seconds, rounds):
         rows.append(row)
         if not as_json:
+            plain = f"{row['plain_img_s']:12,.0f}{row['ratio']:7.2f}" if row["ratio"] else f"{'-':>12}{'-':>7}"
             click.echo(
-                f"{row['network']:9}{row['precision']:>10}{row['batch']:6}{row['ours_img_s']:12,.0f}"
-                f"{row['plain_img_s']:12,.0f}{row['ratio']:7.2f}{row['peak_share']:9.1%}"
+                f"{row['network']:9}{row['precision']:>10}{row['gradient_bits']:9}{row['batch']:6}"
+                f"{row['ours_img_s']:12,.0f}{plain}{row['peak_share']:9.1%}"
             )
     if as_json:
         click.echo(
             json.dumps({"machine": bench.machine(execution), "execution": execution.as_dict(), "rows": rows}, indent=1)
         )
+
+
+def _against(other: Path, seconds: float, rounds: int, as_json: bool) -> None:
+    """Training here and in another checkout."""
+    from bnnlib import bench, bench_commits
+    from bnnlib.execution import Execution
+    from bnnlib.provenance import instructions, source_commit
+
+    about = {
+        "machine": bench.machine(Execution.choose("cpu")),
+        "instructions": instructions("cpu"),
+        "commit": source_commit(),
+        "other": source_commit(other / "bnnlib"),
+    }
+    if not as_json:
+        click.echo(f"{about['machine']}; {about['instructions']}; {about['commit']} and, as other, {about['other']}")
+        click.echo(
+            f"{'weights':10}{'acts':>9}{'gradient':>9}{'batch':>6}{'ours img/s':>12}{'other img/s':>12}{'ratio':>7}"
+        )
+    rows = []
+    for row in bench_commits.against(other, seconds, rounds):
+        rows.append(row)
+        if not as_json:
+            click.echo(
+                f"{row['weights']:10}{row['acts']:>9}{row['gradient_bits'] or 32:9}{row['batch']:6}"
+                f"{row['ours_img_s']:12,.0f}{row['other_img_s']:12,.0f}{row['ratio']:7.2f}"
+            )
+    if as_json:
+        click.echo(json.dumps(about | {"rows": rows}, indent=1))
 
 
 @benchmarks.command("agreement")

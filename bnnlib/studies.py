@@ -7,6 +7,8 @@ its protocols (data of the released code, see README):
 - ``paper20``: its first 20 epochs, to hold against the released validation curves;
 - ``short``: this project's own, with a schedule that ends after a few epochs. Adam with cosine decay after a linear
   warm-up replaces the long constant-rate phase, which is what makes few epochs enough;
+- ``sitting``: for VGGNet7 on two CPU cores, at full width and with all images: one run takes a sitting. Gradients of 6
+  bits make an epoch of the binary network five minutes, and thresholds that learn fast make few epochs enough;
 - ``reduced``: for VGGNet7 without a GPU, every network at 1/8 of its width and for 5 epochs (the ladder of methods: at
   1/4, and for 4 epochs of a third of the images). It compares networks with one another and says nothing of full size.
 """
@@ -159,6 +161,11 @@ LENET_LONG = LENET_SHORT.but(epochs=20)
 LENET_BRIEF = LENET_SHORT.but(epochs=2, warmup=0.25, train_images=25_000)
 # of protocols whose committed results were made with the threshold that TBN has, not with that of the release
 INPUT_THRESHOLD = {"ternary_threshold": "input"}
+VGGNET_SITTING = TrainSpec(
+    "cifar10", 16, batch=100, optimizer="adam", lr=5e-3, schedule="linear", warmup=0.5, augment="alt-flip-crop",
+    norm_bias_rate=16, gradient_bits=6,
+)  # fmt: skip
+VGGNET_SITTING_FLOAT = VGGNET_SITTING.but(lr=2e-3, norm_bias_rate=1, gradient_bits=0)
 VGGNET_REDUCED = TrainSpec("cifar10", 5, batch=100, optimizer="adam", lr=5e-3, warmup=1, augment="flip-crop")
 VGGNET_QUARTER = VGGNET_REDUCED.but(epochs=4, warmup=0.5, train_images=15_000)
 VGGNET_BRIEF = VGGNET_REDUCED.but(epochs=2, warmup=0.25, train_images=15_000)
@@ -190,7 +197,10 @@ STUDIES = {
         },
         protocols={
             "short": Protocol(
-                LENET_SHORT.but(lr=3e-3), LENET_SHORT, {"float": 5, "binary": 5, "WIDEN4": 1, "WIDEN8": 1, "": 3}
+                LENET_SHORT.but(lr=3e-3),
+                LENET_SHORT,
+                {"float": 5, "binary": 5, "WIDEN4": 1, "WIDEN8": 1, "": 3},
+                model=INPUT_THRESHOLD,
             ),
             "paper20": Protocol(LENET_FLOAT.but(epochs=20), LENET_BINARY.but(epochs=20), {"float": 3, "binary": 3}),
             "paper": Protocol(LENET_FLOAT, LENET_BINARY, {"": 5}),
@@ -214,7 +224,15 @@ STUDIES = {
             "WIDEN2": _vggnet("bbbbbbbbb", "bbbbbbbb", 2),
             "WIDEN4": _vggnet("bbbbbbbbb", "bbbbbbbb", 4),
         },
-        protocols=VGGNET_PROTOCOLS | {"paper": Protocol(VGGNET_FLOAT, VGGNET_BINARY, {"": 5})},
+        protocols=VGGNET_PROTOCOLS
+        | {
+            "paper": Protocol(VGGNET_FLOAT, VGGNET_BINARY, {"": 5}),
+            "sitting": Protocol(
+                VGGNET_SITTING_FLOAT,
+                VGGNET_SITTING,
+                {"binary": 3, "L1T": 3, "TERN1": 3, "TERN5": 3, "L1FP": 3, "float": 2, "WIDEN4": 0, "": 1},
+            ),
+        },
     ),
     "tuning-mnist": _tuning(_lenet("bbbb", "bbb"), LENET_PROTOCOLS, ("1e-5", "1e-6", "1e-7")),
     "tuning-cifar10": _tuning(_vggnet("b" * 9, "b" * 8), VGGNET_PROTOCOLS, ("1e-5", "1e-6", "5e-7", "1e-7", "1e-8")),
@@ -230,7 +248,7 @@ STUDIES = {
         _lenet("bbtt", "btt"),
         {"estimator": "reste"},
         {"label_smoothing": 0.1, "augment": "affine"},
-        {"long": Protocol(LENET_LONG, LENET_LONG, {"plain": 3, "plain-hybrid": 3, "": 5})},
+        {"long": Protocol(LENET_LONG, LENET_LONG, {"plain": 3, "plain-hybrid": 3, "": 5}, model=INPUT_THRESHOLD)},
     ),
     "beyond-cifar10": _beyond(
         _vggnet("b" * 9, "b" * 8),

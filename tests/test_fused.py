@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from bnnlib import build, fast, fused, lookup_kernels, processor, table_kernels, threads
+from bnnlib import UserError, bench_commits, build, fast, fused, lookup_kernels, processor, table_kernels, threads
 from bnnlib.layers import QuantAct, QuantConv2d, set_gradient_bits
 from bnnlib.lookup_simd import DIGIT
 from bnnlib.models import ARCHS
+from bnnlib.paths import ROOT
 from bnnlib.quantizers import gradient_levels, quantized_gradient
 from bnnlib.specs import ModelSpec, RunSpec, TrainSpec
 from bnnlib.train import Training
@@ -208,3 +209,15 @@ def test_training_follows_the_spec():
     state = Training(run)
     assert state.model.conv2.gradient_bits == 6 and state.model.conv1.gradient_bits == 0
     assert run.train.but(gradient_bits=0).as_dict() == TrainSpec("digits", 1, train_images=100).as_dict()
+
+
+def test_another_checkout_is_timed_beside_this_one(tmp_path):
+    small = RunSpec(ModelSpec("vggnet7", "ttttttttt", "tttttttt", 0.25), TrainSpec("cifar10", 1, batch=4), 0)
+    assert bench_commits._images_per_second(ROOT, small, 0.01) > 0
+    with pytest.raises(UserError, match="no checkout of this project; make one: git worktree add"):
+        next(bench_commits.against(tmp_path, 0.01, 1))
+    (tmp_path / "bnnlib").mkdir()
+    (tmp_path / "bnnlib" / "train.py").touch()
+    (tmp_path / "bnnlib" / "__init__.py").touch()
+    with pytest.raises(UserError, match="cannot train ttttttttt: ModuleNotFoundError"):
+        bench_commits._images_per_second(tmp_path, small, 0.01)
