@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnnlib import fused, kernels, threads
+from bnnlib.gradient_quantizer import quantized_gradient
 from bnnlib.layers import QuantAct, QuantConv2d, QuantLinear
-from bnnlib.quantizers import quantized_gradient
 from bnnlib.simd import LANES
 
 BLOCKS = (96, 160, 64, LANES)  # widths that a row of kernels is cut to, the first that divides it

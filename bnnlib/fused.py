@@ -2,7 +2,7 @@
 
 The step takes the sums of the layer before, float32 [N, h, w, C], and gives its own, pooled if a max pooling follows.
 In between nothing is float: binary and ternary values are bytes and bits, and the gradient of the sums is quantized to
-``gradient_bits`` before the two products of the backward pass, as ``quantizers.quantized_gradient`` does it. Sums of
+``gradient_bits`` before the two products of the backward pass, as ``gradient_quantizer`` does it. Sums of
 products are exact integers. Running statistics are kept as torch's batch norm keeps them.
 """
 

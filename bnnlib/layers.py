@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bnnlib.gradient_quantizer import quantized_gradient
 from bnnlib.quantizers import (
     balanced,
     binary,
     estimate,
     fixed_point,
     power_of_two_scale,
-    quantized_gradient,
     ternary,
     weight_threshold,
 )

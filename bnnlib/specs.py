@@ -218,7 +218,7 @@ class TrainSpec(Spec):
         bop_threshold: that average flips a weight beyond it.
         cutout: side of a square of mean brightness that covers a place of each image, in pixels.
         gradient_bits: width of the gradient of the sums in convolutions of binary or ternary weights and inputs, 4 to
-            8, or 0 for float32. See ``quantizers.quantized_gradient``.
+            8, or 0 for float32. See ``gradient_quantizer``.
         norm_bias_rate: factor on the rate of the biases of the batch norms, which are the thresholds of signs; not for
             ``bop``.
     """

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from bnnlib import UserError, bench_commits, build, fast, fused, lookup_kernels, processor, table_kernels, threads
+from bnnlib.gradient_quantizer import gradient_levels, quantized_gradient
 from bnnlib.layers import QuantAct, QuantConv2d, set_gradient_bits
 from bnnlib.lookup_simd import DIGIT
 from bnnlib.models import ARCHS
 from bnnlib.paths import ROOT
-from bnnlib.quantizers import gradient_levels, quantized_gradient
 from bnnlib.specs import ModelSpec, RunSpec, TrainSpec
 from bnnlib.train import Training
 
