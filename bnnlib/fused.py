@@ -2,8 +2,8 @@
 
 The step takes the sums of the layer before, float32 [N, h, w, C], and gives its own, pooled if a max pooling follows.
 In between nothing is float: binary and ternary values are bytes and bits, and the gradient of the sums is quantized to
-``gradient_bits`` before the two products of the backward pass, as ``gradient_quantizer`` does it. Sums of
-products are exact integers. Running statistics are kept as torch's batch norm keeps them.
+``gradient_bits`` before the two products of the backward pass, as ``gradient_quantizer`` does it. Sums of products are
+exact integers. Running statistics are kept as torch's batch norm keeps them.
 """
 
 import math
@@ -15,6 +15,7 @@ from bnnlib import block_kernels, kernels, lookup_kernels, processor, table_kern
 from bnnlib.layers import QuantAct, QuantConv2d
 from bnnlib.lookup_simd import DIGIT, tile_columns
 from bnnlib.simd import LANES
+from bnnlib.thresholds import FACTOR
 
 BOUNDS = {"clip": 1.0, "identity": math.inf}  # estimators that are z up to a bound of |z|, and their bounds
 
@@ -57,6 +58,8 @@ class _Step(torch.autograd.Function):
         mean, scale = _normalize(norm, y)
         factor = weight * scale
         shift = bias - mean * factor
+        if not torch.isfinite(shift).all():  # a comparison would silently turn a NaN into the lowest level
+            raise ValueError("cannot quantize NaN; the training has diverged or the input is damaged")
         outputs, pad = len(w), layer.pad
         x = torch.empty(n, height + 2 * pad, width + 2 * pad, channels, dtype=torch.int8)
         threshold = _threshold(act, y, factor, shift) if act.operand == "ternary" else -1.0
@@ -81,20 +84,8 @@ class _Step(torch.autograd.Function):
         dx, dw = _products(grad, digits, x, w, *ctx.planes)
         channels = y.shape[3]
         dz, sums = torch.empty(y.shape), torch.zeros(threads.count(), 2, channels, dtype=torch.float64)
-        threads.run(
-            block_kernels.masked_gradient,
-            dx,
-            unit / ctx.planes[1],
-            y,
-            factor,
-            shift,
-            ctx.bound,
-            ctx.pad,
-            mean,
-            scale,
-            dz,
-            sums,
-        )
+        of_z = y, factor, shift, ctx.bound, ctx.pad, mean, scale
+        threads.run(block_kernels.masked_gradient, dx, unit / ctx.planes[1], *of_z, dz, sums)
         first, second = sums.sum(0).float()
         count = y.numel() // channels
         slope = -factor * scale * second / count
@@ -105,7 +96,9 @@ class _Step(torch.autograd.Function):
 def _quantized(grad: Tensor, winner: Tensor, bits: int) -> tuple[Tensor, int, float]:
     """Gradient of the sums before the pooling, int8 [N, h, w, O]; its digits (``lookup_kernels``) and its unit."""
     levels = 2 ** (bits - 1) - 1
-    top = float(torch.linalg.vector_norm(grad, float("inf")))
+    top = float(torch.linalg.vector_norm(grad, math.inf))
+    if not math.isfinite(top):
+        raise ValueError("cannot quantize a gradient that is not finite; the training has diverged")
     small = torch.empty(grad.shape, dtype=torch.int8)
     threads.run(lookup_kernels.quantize, grad.view(-1), levels / top if top else 0.0, small.view(-1))
     if winner.numel():
@@ -149,6 +142,6 @@ def _threshold(act: QuantAct, y: Tensor, factor: Tensor, shift: Tensor) -> float
     """The ternary threshold of this batch, 0.4 mean |f(z)|; the running one follows."""
     sums = torch.zeros(threads.count(), dtype=torch.float64)
     threads.run(block_kernels.magnitude, y, factor, shift, BOUNDS[act.believed], sums)
-    threshold = (0.4 * sums.sum() / y.numel()).float()
+    threshold = (FACTOR * sums.sum() / y.numel()).float()
     act.running_threshold.lerp_(threshold, 0.1)
     return float(threshold)

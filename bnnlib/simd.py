@@ -26,9 +26,11 @@ def drop_stale_code(folder: Path, names: tuple[str, ...]) -> None:
                 code.unlink()
 
 
-drop_stale_code(
-    Path(__file__).parent, ("simd", "kernels", "threads", "lookup_simd", "lookup_kernels", "block_kernels", "processor")
-)
+SOURCES = (
+    "simd", "kernels", "threads", "lookup_simd", "lookup_kernels", "block_kernels", "table_kernels", "processor",
+    "packed/codes", "packed/forms", "packed/kernels", "packed/simd",
+)  # fmt: skip
+drop_stale_code(Path(__file__).parent, SOURCES)
 compiled = njit(error_model="numpy", cache=True)
 inlined = njit(error_model="numpy", forceinline=True)
 

@@ -146,6 +146,21 @@ def test_a_step_is_that_of_torch(bits, pooled, act, weight, estimator):
         torch.testing.assert_close(a.double(), b.double(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_a_number_stops_the_training(value):
+    norm, act, layer = nn.BatchNorm2d(32), QuantAct("binary"), QuantConv2d(32, 32, 3)
+    layer.gradient_bits = 6
+    y = torch.randn(2, 32, 5, 5, requires_grad=True)
+    grad = torch.ones(2, 32, 3, 3)
+    grad[1, 2, 0, 0] = value
+    with pytest.raises(ValueError, match="gradient that is not finite; the training has diverged"):
+        fused.step(norm, act, layer, y, False).backward(grad)
+    with torch.no_grad():
+        y[0, 3, 1, 2] = value
+    with pytest.raises(ValueError, match="cannot quantize NaN"):
+        fused.step(norm, act, layer, y, False)
+
+
 SPECS = [
     ModelSpec("vggnet7", "bbbbbbbbb", "bbbbbbbb", 0.25), ModelSpec("vggnet7", "8btbttbb8", "btbtbttb", 0.25),
     ModelSpec("vggnet7", "bbbbbbbbb", "bbbbbbbb", 0.25, estimator="bireal"), ModelSpec("lenet5", "bbbb", "btb"),
