@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bnnlib import block_kernels, kernels, lookup_kernels, processor, table_kernels, threads
 from bnnlib.layers import QuantAct, QuantConv2d
-from bnnlib.lookup_simd import DIGIT, tile_columns
+from bnnlib.lookup_simd import DIGIT, LOOKUPS, tile_columns
 from bnnlib.simd import LANES
 from bnnlib.thresholds import FACTOR
 
@@ -37,6 +37,8 @@ def fits(norm: nn.Module, act: nn.Module, layer: nn.Module, y: Tensor) -> bool:
         and (not layer.pad or layer.pad_value is None)
         and layer.in_channels % LANES == 0
         and layer.out_channels % LANES == 0
+        and y.shape[3] + 2 * layer.pad <= 4 * LOOKUPS
+        and layer.weight[0].numel() <= table_kernels.LONGEST
         and processor.looks_up_in_vectors()
     )
 

@@ -161,15 +161,16 @@ def weight_gradient(grad: np.ndarray, digits: int, kernel: int, codes: np.ndarra
     """Add to the gradient of some kernels of a convolution, times the number of planes of its inputs.
 
     Args:
-        grad, digits, kernel: as of ``input_gradient``.
+        grad, digits, kernel: as of ``input_gradient``; w up to 4 LOOKUPS.
         codes: of ``code_inputs``.
         first: the first of the kernels.
         dw: int32 [kernels, K, K C].
     """
     n, height, width, outputs = grad.shape
     _, planes, tiles, rows, fours, columns = codes.shape
-    lines = max(1, min(height, CODES // columns // fours))  # rows of outputs at once, of one image
-    images = 1 if lines < height else max(1, CODES // columns // (rows * fours))
+    steps = min(CODES // columns, LOOKUPS)
+    lines = max(1, min(height, steps // fours))  # rows of outputs at once, of one image
+    images = 1 if lines < height else max(1, steps // (rows * fours))
     size = images * lines * fours * 16
     most = max(1, 4 * TABLES // (size * digits))  # kernels at once, whose tables stream from the second-level cache
     room = most * digits + ROWS

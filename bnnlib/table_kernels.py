@@ -19,6 +19,7 @@ from bnnlib.simd import BYTE, LANES, _data, compiled
 from bnnlib.threads import shared
 
 BLOCK = codes.BLOCK
+LONGEST = 2**14 - 1  # products in a sum; the deficit of a ternary one is at most 2, and 16 bits hold them all
 
 
 def convolution(values: Tensor, w: Tensor, act: str, weight: str) -> Tensor:

@@ -52,6 +52,19 @@ def test_products_of_the_backward_pass_are_exact(n, height, width, kernel, chann
     assert torch.equal(dw.double(), planes[0] * other.grad.permute(0, 2, 3, 1))
 
 
+@pytest.mark.parametrize("shape", [(60, 8, 9, 5, 32), (40, 2, 3, 3, 32), (1, 3, 1028, 1, 32), (1, 40, 40, 3, 64)])
+def test_many_products_of_one_sign_do_not_overflow(shape):
+    """The largest sums that there are, over many images and places: 16 bits hold so many lookups and not more."""
+    n, height, width, kernel, channels = shape
+    x = np.ones((n, height + kernel - 1, width + kernel - 1, channels), np.int8)
+    w = np.ones((1056, kernel, kernel, channels), np.int8)
+    grad = torch.full((n, height, width, 1056), DIGIT, dtype=torch.int8)
+    dx, dw = fused._products(grad, 1, torch.tensor(x), torch.tensor(w), 1, 1)
+    assert (dw == DIGIT * n * height * width).all()
+    taps = F.conv_transpose2d(torch.ones(1, 1, height, width), torch.ones(1, 1, kernel, kernel))[0, 0]
+    assert torch.equal(dx[0, :, :, 0].float(), 1056 * DIGIT * taps)
+
+
 @given(
     n=st.integers(1, 4), height=st.integers(1, 9), width=st.integers(1, 9), kernel=st.integers(1, 3),
     channels=st.sampled_from([32, 64, 160]), outputs=st.sampled_from([32, 64, 96]), act=st.sampled_from(OPERANDS),
@@ -184,6 +197,15 @@ def test_a_network_learns_what_torch_learns(spec):
     for (name, a), b in zip(plain.named_parameters(), quick.parameters(), strict=True):
         if a.grad.norm() > 1e-4:  # that of a bias before a batch norm is nothing but rounding
             assert F.cosine_similarity(a.grad.flatten(), b.grad.flatten(), 0) > 0.9, name
+
+
+def test_sums_that_are_too_long_are_left_to_torch():
+    norm, act = nn.BatchNorm2d(2048), QuantAct("binary")
+    y = torch.empty(1, 2048, 1, 1)
+    for kernel, fits in ((2, True), (3, False)):
+        layer = QuantConv2d(2048, 32, kernel)
+        layer.gradient_bits = 6
+        assert fused.fits(norm, act, layer, y) is fits
 
 
 def test_fused_steps_are_taken_where_they_fit():
