@@ -53,7 +53,7 @@ print(done * batch / (time.perf_counter() - started))
 
 
 def against(other: Path, seconds: float, rounds: int) -> Iterator[dict]:
-    """Images per second here and there, a row a network; ``ratio`` is the median of the ratios of the rounds.
+    """Images per second here and there, one row per network; ``ratio`` is the median of the ratios of the rounds.
 
     A network whose gradient has few bits here has float32 gradients there.
 

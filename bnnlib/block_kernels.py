@@ -1,7 +1,7 @@
 """What stands between two convolutions, in few passes: batch norm, quantizer and border, and the way back through them.
 
 Forward, z = a y + b is the batch norm of the sums y, with one a and b per channel; its binary or ternary value goes to
-the next convolution as bytes and, for binary products, as bits. Backward, the gradient of these values comes with the
+the next convolution as a byte. Backward, the gradient of these values comes with the
 border, is masked by the estimator, and goes through the batch norm (S. Ioffe, C. Szegedy, arXiv 1502.03167).
 
 Everything lies channels last. C is a multiple of LANES. All arrays are contiguous, and results are written into arrays

@@ -8,7 +8,7 @@ from bnnlib.layers import LatentWeights
 
 @torch.no_grad()
 def quantized_weights(model: nn.Module) -> list[Tensor]:
-    """The values of all binary and ternary weights, int8, a tensor a layer."""
+    """The values of all binary and ternary weights, int8, one tensor per layer."""
     layers = [module for module in model.modules() if isinstance(module, LatentWeights)]
     few = [layer for layer in layers if layer.weight_operand in ("binary", "ternary")]
     return [layer.quantized_weight().to(torch.int8) for layer in few]

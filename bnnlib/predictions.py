@@ -1,4 +1,4 @@
-"""What a trained network took each image for, kept in its result file: 4 bits an image, the first in the lower half.
+"""What a trained network took each image for, kept in its result file: 4 bits per image, the first in the lower half.
 
 With them two networks can be compared image by image, which tells smaller differences apart than their accuracies do.
 """
