@@ -117,11 +117,11 @@ def _products(grad: Tensor, digits: int, x: Tensor, w: Tensor, act_planes: int, 
     length = size * channels
     tile = tile_columns(length)
     codes = torch.empty(weight_planes, size, length // tile, outputs // 4, tile, dtype=torch.uint8)
-    lookup_kernels.code_kernels(w.view(outputs, size, length).numpy(), codes.numpy(), 0, size)
+    lookup_kernels.code_kernels(w.view(outputs, size, length).numpy(), codes.numpy())
     dx = torch.zeros(x.shape, dtype=torch.int32)
     threads.run(lookup_kernels.input_gradient, grad, digits, size, codes, dx)
     codes = torch.empty(n, act_planes, length // tile, rows, (grad.shape[2] + 3) // 4, tile, dtype=torch.uint8)
-    threads.run(lookup_kernels.code_inputs, x, size, codes)
+    threads.run(lookup_kernels.code_inputs, x, codes)
     dw = torch.zeros(outputs, size, length, dtype=torch.int32)
     threads.run(lookup_kernels.weight_gradient, grad, digits, size, codes, 0, dw)
     return dx, dw.view(w.shape)

@@ -45,17 +45,17 @@ def unpool(winner: np.ndarray, pooled: np.ndarray, grad: np.ndarray) -> None:
 
 
 @compiled
-def code_kernels(w: np.ndarray, codes: np.ndarray, first: int, last: int) -> None:
-    """Signs of four kernels each as places in a table, for rows ``first`` to ``last`` of the kernels.
+def code_kernels(w: np.ndarray, codes: np.ndarray) -> None:
+    """Signs of four kernels each as places in a table.
 
     Args:
         w: int8 [O, K, K C].
         codes: uint8 [planes, K, K C / columns, O / 4, columns], written.
     """
-    planes, _, tiles, fours, columns = codes.shape
+    planes, kernel, tiles, fours, columns = codes.shape
     for plane in range(planes):
         least = -plane  # P is v > 0, Q is v > -1
-        for r in range(first, last):
+        for r in range(kernel):
             for tile in range(tiles):
                 for f in range(fours):
                     for c in range(columns):
@@ -66,12 +66,11 @@ def code_kernels(w: np.ndarray, codes: np.ndarray, first: int, last: int) -> Non
 
 
 @compiled
-def code_inputs(x: np.ndarray, kernel: int, codes: np.ndarray) -> None:
+def code_inputs(x: np.ndarray, codes: np.ndarray) -> None:
     """Signs of four neighbours in a row each as places in a table.
 
     Args:
         x: int8 [N, H, W, C].
-        kernel: K.
         codes: uint8 [N, planes, K C / columns, H, fours, columns], written.
     """
     n, planes, tiles, rows, fours, columns = codes.shape

@@ -6,7 +6,6 @@ new in each step, so they are coded by a kernel, and the sums themselves are kep
 
 import numpy as np
 import torch
-from llvmlite import ir
 from numba import prange, types
 from numba.extending import intrinsic
 from torch import Tensor
@@ -15,7 +14,7 @@ from bnnlib import threads
 from bnnlib.packed import codes
 from bnnlib.packed.coding import NEXT_PIXEL, NOBODY, code_tables_shared
 from bnnlib.packed.kernels import TILE, _deficits, _places
-from bnnlib.simd import BYTE, LANES, _data, compiled
+from bnnlib.simd import BYTE, LANES, WORD, _data, _splat, _vector, compiled
 from bnnlib.threads import shared
 
 BLOCK = codes.BLOCK
@@ -78,11 +77,8 @@ def _larger(typing, source, start, bound):
 
     def generate(context, builder, signature, arguments):
         data = _data(context, builder, signature, arguments, 0)
-        kind = ir.VectorType(BYTE, LANES)
-        row = builder.load(builder.bitcast(builder.gep(data, [arguments[1]]), kind.as_pointer()), align=1)
-        first = builder.insert_element(ir.Constant(kind, ir.Undefined), arguments[2], ir.IntType(32)(0))
-        bounds = builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES))
-        return builder.bitcast(builder.icmp_signed(">", row, bounds), ir.IntType(32))
+        row = builder.load(_vector(builder, data, arguments[1], BYTE), align=1)
+        return builder.bitcast(builder.icmp_signed(">", row, _splat(builder, arguments[2])), WORD)
 
     return types.uint32(source, types.intp, types.int8), generate
 

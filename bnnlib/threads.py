@@ -142,11 +142,11 @@ def _unpool(threads, winner, pooled, grad):
 
 
 @shared
-def _code_inputs(threads, x, kernel, codes):
+def _code_inputs(threads, x, codes):
     n = len(x)
     for t in prange(threads):
         i, j = n * t // threads, n * (t + 1) // threads
-        lookup_kernels.code_inputs(x[i:j], kernel, codes[i:j])
+        lookup_kernels.code_inputs(x[i:j], codes[i:j])
 
 
 @shared
