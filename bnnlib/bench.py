@@ -106,11 +106,20 @@ def training(execution: Execution, networks: tuple[str, ...], seconds: float, ro
     Raises:
         UserError: there is nothing to measure.
     """
-    if rounds < 1 or not seconds > 0:
-        raise UserError(f"{rounds} rounds of {seconds} seconds measure nothing; use at least 1, and more than 0")
+    check_time(seconds, rounds)
     chosen = [run for run in cases() if not networks or run.model.arch in networks]
     for run in tqdm(chosen, unit="case", disable=None):
         yield measure(run, execution, seconds, rounds)
+
+
+def check_time(seconds: float, rounds: int) -> None:
+    """Refuse what measures nothing.
+
+    Raises:
+        UserError: there is no round, or no time in it.
+    """
+    if rounds < 1 or not seconds > 0:
+        raise UserError(f"{rounds} rounds of {seconds} seconds measure nothing; use at least 1, and more than 0")
 
 
 def _random_images(run: RunSpec) -> Data:

@@ -58,8 +58,9 @@ def against(other: Path, seconds: float, rounds: int) -> Iterator[dict]:
     A network whose gradient has few bits here has float32 gradients there.
 
     Raises:
-        UserError: the other folder is no checkout of this project, or cannot train.
+        UserError: there is nothing to measure, or the other folder is no checkout of this project, or cannot train.
     """
+    bench.check_time(seconds, rounds)
     if not (other / "bnnlib" / "train.py").exists():
         raise UserError(f"{other} is no checkout of this project; make one: git worktree add {other} COMMIT")
     for run in tqdm(bench.sitting_cases(), unit="case", disable=None):

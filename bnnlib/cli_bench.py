@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from bnnlib.errors import UserError
 from bnnlib.specs import LAYERS
 
 
@@ -34,6 +35,8 @@ def bench_training(
     from bnnlib.execution import Execution
 
     if against is not None:
+        if networks or device or options:
+            raise UserError("--against times VGGNet7 on the CPU as it is; leave out --network, --device and -x")
         _against(against.resolve(), seconds, rounds, as_json)
         return
     execution, rows = Execution.choose(device, **Execution.parse(options)), []

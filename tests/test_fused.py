@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from bnnlib import UserError, bench_commits, build, fast, fused, lookup_kernels, processor, table_kernels, threads
+from bnnlib.cli_bench import benchmarks
 from bnnlib.gradient_quantizer import gradient_levels, quantized_gradient
 from bnnlib.layers import QuantAct, QuantConv2d, set_gradient_bits
 from bnnlib.lookup_simd import DIGIT
@@ -253,6 +255,10 @@ def test_another_checkout_is_timed_beside_this_one(tmp_path):
     assert bench_commits._images_per_second(ROOT, small, 0.01) > 0
     with pytest.raises(UserError, match="no checkout of this project; make one: git worktree add"):
         next(bench_commits.against(tmp_path, 0.01, 1))
+    with pytest.raises(UserError, match="0 rounds of 1 seconds measure nothing"):
+        next(bench_commits.against(ROOT, 1, 0))
+    asked = CliRunner().invoke(benchmarks, ["training", "--against", str(ROOT), "--network", "lenet5"])
+    assert isinstance(asked.exception, UserError) and "leave out --network" in str(asked.exception)
     (tmp_path / "bnnlib").mkdir()
     (tmp_path / "bnnlib" / "train.py").touch()
     (tmp_path / "bnnlib" / "__init__.py").touch()
