@@ -98,7 +98,8 @@ class _Step(torch.autograd.Function):
 def _quantized(grad: Tensor, winner: Tensor, bits: int) -> tuple[Tensor, int, float]:
     """Gradient of the sums before the pooling, int8 [N, h, w, O]; its digits (``lookup_kernels``) and its unit."""
     levels = 2 ** (bits - 1) - 1
-    top = float(torch.linalg.vector_norm(grad, math.inf))
+    low, high = torch.aminmax(grad)  # a NaN is both
+    top = max(float(high), -float(low))
     if not math.isfinite(top):
         raise ValueError("cannot quantize a gradient that is not finite; the training has diverged")
     small = torch.empty(grad.shape, dtype=torch.int8)
@@ -118,7 +119,7 @@ def _products(grad: Tensor, digits: int, x: Tensor, w: Tensor, act_planes: int, 
     tile = tile_columns(length)
     codes = torch.empty(weight_planes, size, length // tile, outputs // 4, tile, dtype=torch.uint8)
     lookup_kernels.code_kernels(w.view(outputs, size, length).numpy(), codes.numpy())
-    dx = torch.zeros(x.shape, dtype=torch.int32)
+    dx = torch.empty(x.shape, dtype=torch.int32)
     threads.run(lookup_kernels.input_gradient, grad, digits, size, codes, dx)
     codes = torch.empty(n, act_planes, length // tile, rows, (grad.shape[2] + 3) // 4, tile, dtype=torch.uint8)
     threads.run(lookup_kernels.code_inputs, x, codes)

@@ -110,14 +110,14 @@ def _store(tables, at, jump, a, b, c, d, digits):
 
 @compiled
 def input_gradient(grad: np.ndarray, digits: int, kernel: int, codes: np.ndarray, dx: np.ndarray) -> None:
-    """Add to the gradient of the inputs of a convolution, times the number of planes of its kernels.
+    """The gradient of the inputs of a convolution, times the number of planes of its kernels.
 
     Args:
         grad: int8 [N, h, w, O].
         digits: 1 if no gradient is larger than DIGIT, else 2.
         kernel: K.
         codes: of ``code_kernels``.
-        dx: int32 [N, H, W, C].
+        dx: int32 [N, H, W, C], written.
     """
     n, height, width, outputs = grad.shape
     planes, _, tiles, fours, columns = codes.shape
@@ -131,8 +131,12 @@ def input_gradient(grad: np.ndarray, digits: int, kernel: int, codes: np.ndarray
         room = most * digits + ROWS
         tables, shifts = np.full(room * size, OFFSET, np.uint8), np.zeros(room, np.int32)  # the last ones add nothing
         starts, targets, corners = np.zeros(room, np.intp), np.zeros(room, np.intp), np.zeros(room, np.intp)
+        cleared = 0 if low == 0 else n  # images; each just before it is added to, while it is in the cache
         for begin in range(0, places, most):
             count = min(most, places - begin)
+            while cleared < n and cleared * height * width < begin + count:
+                dx[cleared] = 0
+                cleared += 1
             for p in range(count):
                 at, place = p * digits * size, begin + p
                 for f in range(steps):

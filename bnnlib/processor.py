@@ -30,6 +30,11 @@ def looks_up_in_vectors() -> bool:
     return "avx2" in _features()
 
 
+def widest_lookup() -> int:
+    """Bytes that VPSHUFB looks up at once: 64 with AVX-512 BW, 32 with AVX2."""
+    return 64 if "avx512bw" in _features() else 32
+
+
 def counting() -> str:
     """The faster layout (``codes.layout``) for binary and ternary products here."""
     return "table" if looks_up_in_vectors() and not counts_bits_in_vectors() else "word"

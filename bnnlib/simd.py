@@ -34,7 +34,7 @@ drop_stale_code(Path(__file__).parent, SOURCES)
 compiled = njit(error_model="numpy", cache=True)
 inlined = njit(error_model="numpy", forceinline=True)
 
-FLOAT, BYTE, WORD, INDEX = ir.FloatType(), ir.IntType(8), ir.IntType(32), ir.IntType(64)
+FLOAT, BYTE, SHORT, WORD, INDEX = ir.FloatType(), ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 
 
 def _data(context, builder: ir.IRBuilder, signature, arguments: tuple, position: int) -> ir.Value:

@@ -6,6 +6,7 @@ new in each step, so they are coded by a kernel, and the sums themselves are kep
 
 import numpy as np
 import torch
+from llvmlite import ir
 from numba import prange, types
 from numba.extending import intrinsic
 from torch import Tensor
@@ -14,7 +15,7 @@ from bnnlib import threads
 from bnnlib.packed import codes
 from bnnlib.packed.coding import NEXT_PIXEL, NOBODY, code_tables_shared
 from bnnlib.packed.kernels import TILE, _deficits, _places
-from bnnlib.simd import BYTE, LANES, WORD, _data, _splat, _vector, compiled
+from bnnlib.simd import BYTE, FLOAT, LANES, SHORT, WORD, _data, _splat, _vector, compiled
 from bnnlib.threads import shared
 
 BLOCK = codes.BLOCK
@@ -26,7 +27,7 @@ def convolution(values: Tensor, w: Tensor, act: str, weight: str) -> Tensor:
 
     Args:
         values: int8 [N, H, W, C], with border; C a multiple of LANES.
-        w: int8 [O, K, K, C], their values.
+        w: int8 [O, K, K, C], their values; O a multiple of LANES.
         act, weight: their operands, ``binary`` or ``ternary``.
     """
     form = codes.layout(act, weight, "table")
@@ -97,11 +98,27 @@ def _pack(threads, values, channels, bits):
                     bits[plane, a, i, j, c // BLOCK] |= np.uint64(_larger(values, at + c, np.int8(-plane))) << shift
 
 
+@intrinsic
+def _store_sums(typing, y, at, deficits, start, base, unit):
+    """y[at + i] = base - unit * deficits[start + i], for i < LANES; float32, and int16."""
+
+    def generate(context, builder, signature, arguments):
+        y, deficits = (_data(context, builder, signature, arguments, i) for i in (0, 2))
+        row = builder.load(_vector(builder, deficits, arguments[3], SHORT), align=2)
+        row = builder.uitofp(row, ir.VectorType(FLOAT, LANES))
+        row = builder.fsub(_splat(builder, arguments[4]), builder.fmul(_splat(builder, arguments[5]), row))
+        builder.store(row, _vector(builder, y, arguments[1], FLOAT), align=4)
+        return context.get_dummy_value()
+
+    return types.void(y, types.intp, deficits, types.intp, types.float32, types.float32), generate
+
+
 @compiled
 def _sums_of(acts, geometry, tables, weights, most, factor, base, y, outputs, total, first, last):
     """Units of the sums; a unit is a tile of dot products for a block of outputs, as in ``packed.kernels.to_bits``."""
     rows, columns, elements, height, width, real_width = geometry
     blocks = weights.shape[0]
+    most_sum, unit = np.float32(base), np.float32(factor)  # sums are exact: they are smaller than 2^24
     sums, starts = np.empty(TILE * BLOCK, np.int16), np.empty(TILE, np.intp)
     for tile in range(first, last):
         begin = tile * TILE
@@ -115,8 +132,8 @@ def _sums_of(acts, geometry, tables, weights, most, factor, base, y, outputs, to
                 x, line = place % width, place // width
                 if x < real_width:
                     to = (line * real_width + x) * outputs + block * BLOCK
-                    for o in range(min(BLOCK, outputs - block * BLOCK)):
-                        y[to + o] = np.float32(base - factor * sums[d * BLOCK + o])
+                    for o in range(0, min(BLOCK, outputs - block * BLOCK), LANES):
+                        _store_sums(y, to + o, sums, d * BLOCK + o, most_sum, unit)
 
 
 @shared

@@ -9,7 +9,7 @@ from numba import types
 from numba.core import cgutils
 
 from bnnlib.packed.codes import BLOCK, triples
-from bnnlib.processor import counts_bits_in_vectors
+from bnnlib.processor import counts_bits_in_vectors, widest_lookup
 
 BYTE, INDEX = ir.IntType(8), ir.IntType(64)
 
@@ -136,22 +136,24 @@ class _Triples(_Words):
 
 
 class _Tables(_Form):
-    """A row of a table for each element of the inputs, a column of it for each of the weights (AVX2)."""
-
-    vectors = 2
+    """A row of a table for each element of the inputs, a column of it for each of the weights (AVX2, AVX-512)."""
 
     def __init__(self, target, acts, tables, weights) -> None:
+        self.lanes = widest_lookup()
+        self.vectors = BLOCK // self.lanes
         self.sum = ir.VectorType(BYTE, self.lanes)
 
     def act(self, builder: ir.IRBuilder, pointer: ir.Value, tables: ir.Value) -> ir.Value:
         row = load(builder, builder.gep(tables, [builder.zext(builder.load(pointer), INDEX)]), 16)
-        return builder.shuffle_vector(row, row, ir.Constant(ir.VectorType(ir.IntType(32), 32), [*range(16)] * 2))
+        places = ir.VectorType(ir.IntType(32), self.lanes)
+        return builder.shuffle_vector(row, row, ir.Constant(places, [*range(16)] * (self.lanes // 16)))
 
     def weight(self, builder: ir.IRBuilder, pointer: ir.Value) -> ir.Value:
         return load(builder, pointer, self.lanes)
 
     def deficit(self, builder: ir.IRBuilder, act: ir.Value, weight: ir.Value) -> ir.Value:
-        return call(builder, "llvm.x86.avx2.pshuf.b", self.sum, act, weight)
+        name = {32: "llvm.x86.avx2.pshuf.b", 64: "llvm.x86.avx512.pshuf.b.512"}[self.lanes]
+        return call(builder, name, self.sum, act, weight)
 
 
 class _Pairs(_Tables):
