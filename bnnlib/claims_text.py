@@ -50,7 +50,7 @@ def counts(judged: pd.DataFrame) -> str:
         where = [f"{count} {word} here" for count, word in ((higher, "higher"), (lower, "lower")) if count]
         said = f"{len(rows)} {verb}{'s' * (len(rows) == 1)}".replace("misss", "misses")
         parts.append(said + f" ({', '.join(where)})" * (verdict == claims.MISSES and bool(where)) if len(rows) else "")
-    for verdict in (claims.NOT_COMPARABLE, claims.NOT_RUN):
+    for verdict in (claims.UNDECIDED, claims.NOT_COMPARABLE, claims.NOT_RUN):
         count = (judged["verdict"] == verdict).sum()
         parts.append(f"{count} {verdict}" if count else "")
     return ", ".join(part for part in parts if part)
@@ -91,13 +91,13 @@ def _cells(row: dict) -> tuple[str, str, str]:
     ours = number(row["ours"], row["kind"], row["sd"], row["n"])
     if row["kind"] == "rank" and row["measured"]:
         ours = row["detail"]
-    missed = row["verdict"] == claims.MISSES and row["kind"] != "rank"
-    return row["claim"], ours, row["verdict"] + (f": {row['detail']}" if missed else "")
+    told = row["verdict"] in (claims.MISSES, claims.UNDECIDED) and row["kind"] != "rank"
+    return row["claim"], ours, row["verdict"] + (f": {row['detail']}" if told else "")
 
 
 def _summary(members: pd.DataFrame) -> str:
     """Of a group: the largest deviation of its energies, or the median difference of its accuracies."""
-    members = members[members["verdict"].isin([claims.HOLDS, claims.MISSES])]
+    members = members[members["verdict"].isin([claims.HOLDS, claims.MISSES, claims.UNDECIDED])]
     if members.empty:
         return "-"
     if members["kind"].iloc[0] == "energy":

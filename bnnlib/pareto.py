@@ -34,10 +34,15 @@ def family(network: str) -> str:
     return name if name in figures.FAMILIES else studies.family(network)
 
 
-def ours(dataset: str, protocol: str = "short") -> pd.DataFrame:
-    """What was measured here: index ``network``, columns ``OURS``; percent, and NaN for the sd of a single seed."""
+def ours(dataset: str, protocol: str | None = None) -> pd.DataFrame:
+    """What was measured here: index ``network``, columns ``OURS``; percent, and NaN for the sd of a single seed.
+
+    Args:
+        dataset: ``mnist`` or ``cifar10``.
+        protocol: default that of ``claims.PROTOCOLS``.
+    """
     rows = {}
-    for name, values in claims.load_seeds(dataset, protocol).items():
+    for name, values in claims.load_seeds(dataset, protocol or claims.PROTOCOLS[dataset]).items():
         sd = statistics.stdev(values) if len(values) > 1 else float("nan")
         rows[name] = [claims.network_uj(dataset, name), statistics.fmean(values), sd, len(values), family(name)]
     return pd.DataFrame.from_dict(rows, orient="index", columns=OURS).rename_axis("network").sort_values("energy_uj")

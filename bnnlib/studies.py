@@ -274,7 +274,10 @@ STUDIES = {
         Protocol(VGGNET_BRIEF, VGGNET_BRIEF, {"": 1}, 1 / 8, INPUT_THRESHOLD),
     ),
     "comparators-mnist": Study(_comparators(_lenet("bbbb", "bbb")), LENET_PROTOCOLS),
-    "comparators-cifar10": Study(_comparators(_vggnet("b" * 9, "b" * 8)), VGGNET_PROTOCOLS),
+    "comparators-cifar10": Study(
+        _comparators(_vggnet("b" * 9, "b" * 8)),
+        VGGNET_PROTOCOLS | {"sitting": Protocol(VGGNET_SITTING_FLOAT, VGGNET_SITTING, {"": 1})},
+    ),
 }
 
 

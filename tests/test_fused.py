@@ -1,6 +1,9 @@
 """Training steps in bytes and bits against torch: the same products, the same gradients, the same statistics."""
 
 import copy
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -65,6 +68,35 @@ def test_many_products_of_one_sign_do_not_overflow(shape):
     assert (dw == DIGIT * n * height * width).all()
     taps = F.conv_transpose2d(torch.ones(1, 1, height, width), torch.ones(1, 1, kernel, kernel))[0, 0]
     assert torch.equal(dx[0, :, :, 0].float(), 1056 * DIGIT * taps)
+
+
+OTHER_PROCESSOR = """
+import sys, numpy as np, torch
+from bnnlib import fused, processor, table_kernels
+assert processor.looks_up_in_vectors() and processor.widest_lookup() == 32
+x, w, grad = (torch.tensor(array) for array in np.load(sys.argv[1]).values())
+dx, dw = fused._products(grad, 1, x, w, 2, 1)
+np.savez(sys.argv[2], y=table_kernels.convolution(x, w, "ternary", "binary"), dx=dx, dw=dw)
+"""
+
+
+@pytest.mark.skipif(processor.looks_up_in_vectors() and processor.widest_lookup() == 32, reason="has no AVX-512")
+def test_a_processor_without_avx512_gives_the_same(tmp_path):
+    generator = np.random.default_rng(0)
+    x, w = operand(generator, "ternary", 3, 6, 7, 64), operand(generator, "binary", 96, 3, 3, 64)
+    grad = generator.integers(-DIGIT, DIGIT + 1, (3, 4, 5, 96)).astype(np.int8)
+    np.savez(tmp_path / "in.npz", x, w, grad)
+    features = "+avx,+avx2,+popcnt,+sse4.2,+ssse3"
+    forced = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": features, "NUMBA_CACHE_DIR": str(tmp_path)}
+    files = [str(tmp_path / name) for name in ("in.npz", "out.npz")]
+    environment = os.environ | forced | {"PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", OTHER_PROCESSOR, *files], check=True, env=environment)
+    x, w, grad = (torch.tensor(array) for array in (x, w, grad))
+    dx, dw = fused._products(grad, 1, x, w, 2, 1)
+    found = np.load(files[1])
+    np.testing.assert_array_equal(found["y"], table_kernels.convolution(x, w, "ternary", "binary"))
+    np.testing.assert_array_equal(found["dx"], dx)
+    np.testing.assert_array_equal(found["dw"], dw)
 
 
 @given(

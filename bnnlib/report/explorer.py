@@ -17,6 +17,7 @@ from bnnlib.specs import LAYERS, OPERANDS, ModelSpec
 WIDTHS = (0.125, 0.25, 0.5, 1, 2, 4, 8)
 PROTOCOLS = {
     "short": "short, full size",
+    "sitting": "sitting, full size, 16 epochs",
     "reduced": "reduced: 1/8 of the width, 5 epochs",
     "paper20": "the first 20 epochs of the paper's protocol",
     "paper": "the paper's protocol",
