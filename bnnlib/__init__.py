@@ -3,7 +3,7 @@
 from importlib import import_module
 
 from bnnlib.errors import UserError
-from bnnlib.models import build
+from bnnlib.nn.models import build
 from bnnlib.specs import ModelSpec, RunSpec, TrainSpec
 
 __version__ = "0.2.0"
@@ -11,11 +11,11 @@ __version__ = "0.2.0"
 # imported when they are first asked for: pandas and torchvision take seconds, which `bnn --help` need not wait for
 _LATER = {
     "Data": "data",
-    "binarize": "own",
+    "binarize": "nn.binarization",
     "energy_uj": "energy",
     "export_onnx": "export",
-    "fit": "fitting",
-    "profile": "profiling",
+    "fit": "training.fitting",
+    "profile": "energy",
 }
 __all__ = ["ModelSpec", "RunSpec", "TrainSpec", "UserError", "build", *_LATER]
 

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from bnnlib.errors import UserError
 from bnnlib.files import write_atomic
-from bnnlib.layers import Image, weight_scale
-from bnnlib.profiling import operand_bits
-from bnnlib.quantizers import power_of_two_scale
+from bnnlib.nn.layers import Image, weight_scale
+from bnnlib.nn.quantizers import power_of_two_scale
+from bnnlib.operands import operand_bits
 
 OPSET = 21  # the first whose DequantizeLinear takes 16-bit integers
 

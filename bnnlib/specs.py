@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from bnnlib.errors import UserError
+from bnnlib.operands import OPERANDS
 
 LAYERS = {"lenet5": 4, "vggnet7": 9}
-OPERANDS = {"b": "binary", "t": "ternary", "f": "float", "h": "fixed16"} | {str(k): f"fixed{k}" for k in range(2, 10)}
 ESTIMATORS = ("identity", "clip", "bireal", "swish", "ede", "reste")
 PLANES = ("sign", "xnor", "horq", "dorefa1", "dorefa2")
 
@@ -100,11 +100,11 @@ class ModelSpec(Spec):
             XNOR-Net) or ``layer`` (mean |w| of all: DoReFa). Batch norm takes it in at inference.
         act_planes: what a binary activation hands to the next layer: its ``sign``; the sign times the mean magnitude of
             its patch (``xnor``); two signs, of the input and of what the first leaves over, each times a scale
-            (``horq``); an unsigned number of one or two bits (``dorefa1``, ``dorefa2``). See ``bnnlib/planes.py``.
+            (``horq``); an unsigned number of one or two bits (``dorefa1``, ``dorefa2``). See ``bnnlib/nn/planes.py``.
         balance: binary and ternary weights are those of latent weights with mean 0 and deviation 1 (IR-Net).
         ternary_threshold: of what ternary activations take their threshold: ``estimator``, of the input as the
             function of the estimator bounds it (as released), or ``input``, of the input as it is (TBN). It has no
-            meaning, and is ``estimator``, in a network without any. See ``bnnlib/thresholds.py``.
+            meaning, and is ``estimator``, in a network without any. See ``bnnlib/nn/thresholds.py``.
     """
 
     LATER = ("weight_scale", "act_planes", "balance", "ternary_threshold")
@@ -200,7 +200,8 @@ class TrainSpec(Spec):
         loss: ``squared_hinge`` or ``cross_entropy``.
         clip_latent: keep binary and ternary latent weights in [-1, 1].
         augment: ``none``, ``crop`` (shift by up to ``pad`` pixels, edge padding), ``flip-crop``, ``alt-flip-crop``
-            (an image is mirrored in every other epoch) or ``affine`` (shift, turn, scale). See ``bnnlib/augment.py``.
+            (an image is mirrored in every other epoch) or ``affine`` (shift, turn, scale). See
+            ``bnnlib/training/augment.py``.
         pad: pixels of the shift.
         train_images: use only so many training images (for quick demonstrations); None is all.
         pretrain_epochs: start from the best weights of the same network in float with ReLU, trained so long by the same

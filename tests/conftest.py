@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from bnnlib import cli
+from bnnlib.cli import commands
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=60)
 settings.load_profile("repeatable")
@@ -22,7 +22,7 @@ def bnn(monkeypatch, capsys):
         monkeypatch.setattr("sys.argv", ["bnn", *arguments])
         status = 0
         try:
-            cli.main()
+            commands.main()
         except SystemExit as stop:
             status = stop.code
         captured = capsys.readouterr()

@@ -10,7 +10,10 @@ import sys
 import pandas as pd
 import pytest
 
-from bnnlib import UserError, claims, claims_text, cli, files, paths, studies
+from bnnlib import UserError, files, paths, studies
+from bnnlib.analysis import claims
+from bnnlib.cli import commands
+from bnnlib.report import claims_text
 from bnnlib.specs import ModelSpec
 
 
@@ -444,7 +447,7 @@ def test_numbers_as_text():
 def test_the_command(monkeypatch, capsys, judged):
     def bnn(*arguments):
         monkeypatch.setattr(sys, "argv", ["bnn", "claims", *arguments])
-        cli.main()
+        commands.main()
         return capsys.readouterr().out
 
     monkeypatch.setattr(claims, "judge", lambda: judged.reset_index())

@@ -11,14 +11,16 @@ import pytest
 import torch
 
 import bnnlib
-from bnnlib import UserError, cli, cluster, runner
-from bnnlib.attempt import Task, checkpoint_path
-from bnnlib.execution import Execution
-from bnnlib.lock import locked
-from bnnlib.results import load_result
-from bnnlib.runner import RunsFailedError, train_runs
+from bnnlib import UserError
+from bnnlib.cli import commands
+from bnnlib.runs import cluster, runner
+from bnnlib.runs.attempt import Task, checkpoint_path
+from bnnlib.runs.lock import locked
+from bnnlib.runs.runner import RunsFailedError, train_runs
 from bnnlib.specs import ModelSpec, RunSpec, TrainSpec
-from bnnlib.train import Training
+from bnnlib.studies.results import load_result
+from bnnlib.training.execution import Execution
+from bnnlib.training.loop import Training
 
 BINARY = ModelSpec("lenet5", "bbbb", "bbb")
 QUICK = TrainSpec("digits", 2, batch=50, train_images=100)
@@ -161,7 +163,7 @@ def bnn(monkeypatch, capsys):
     def call(address: str) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["bnn", "train", "lenet-mnist", "--overwrite", "--scheduler", address])
         with pytest.raises(SystemExit) as stop:
-            cli.main()
+            commands.main()
         return stop.value.code, capsys.readouterr().err
 
     return call
@@ -176,7 +178,7 @@ def test_an_unreachable_scheduler_is_one_line(bnn, monkeypatch, address):
 
 
 def test_without_the_extra_it_is_one_line(bnn, monkeypatch):
-    monkeypatch.delitem(sys.modules, "bnnlib.cluster")
+    monkeypatch.delitem(sys.modules, "bnnlib.runs.cluster")
     monkeypatch.delattr(bnnlib, "cluster")
     monkeypatch.setitem(sys.modules, "distributed", None)
     status, err = bnn("tcp://127.0.0.1:1")

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torchvision import datasets
 
 from bnnlib import TrainSpec, UserError, data
-from bnnlib.augment import augment, batches
 from bnnlib.data import load, verify
+from bnnlib.training.augment import augment, batches
 
 
 def idx(array: np.ndarray) -> bytes:

@@ -8,12 +8,13 @@ import pytest
 from bs4 import BeautifulSoup
 
 from bnnlib import ModelSpec, UserError
-from bnnlib.costing import cost_rows
 from bnnlib.energy import table_names
+from bnnlib.energy.breakdown import cost_rows
 from bnnlib.files import write_atomic
-from bnnlib.models import ARCHS
+from bnnlib.nn.models import ARCHS
+from bnnlib.operands import OPERANDS
 from bnnlib.report import explorer, widget
-from bnnlib.specs import LAYERS, OPERANDS
+from bnnlib.specs import LAYERS
 
 
 def configurations(count: int = 50) -> list[tuple[ModelSpec, str]]:

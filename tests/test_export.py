@@ -15,7 +15,7 @@ from test_own import pictures, small_resnet18, tiny
 from torch import nn
 
 from bnnlib import ModelSpec, UserError, binarize, build, data, export_onnx, paths
-from bnnlib.layers import Image, quantize_weight
+from bnnlib.nn.layers import Image, quantize_weight
 from bnnlib.packed import PackedNet
 
 BINARY = "lenet-mnist/binary-short-s1"

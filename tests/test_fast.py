@@ -12,15 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tqdm import tqdm
 
-from bnnlib import UserError, agreement, build, data, fast, files, kernels, simd, threads
-from bnnlib.execution import Execution
-from bnnlib.layers import quantize_weight
-from bnnlib.models import ARCHS
-from bnnlib.objective import set_rate
+from bnnlib import UserError, build, data, files
+from bnnlib.bench import agreement
+from bnnlib.bench.plain import PlainTraining
+from bnnlib.kernels import compiling, convolution, forward, threads
+from bnnlib.nn.layers import quantize_weight
+from bnnlib.nn.models import ARCHS
 from bnnlib.paths import ROOT
-from bnnlib.plain import PlainTraining
 from bnnlib.specs import ModelSpec, RunSpec, TrainSpec
-from bnnlib.train import Training, evaluate, train
+from bnnlib.training.execution import Execution
+from bnnlib.training.loop import Training, evaluate, train
+from bnnlib.training.objective import set_rate
 
 BINARY = ModelSpec("lenet5", "bbbb", "bbb")
 FLOAT = ModelSpec("lenet5", "ffff", "fff")
@@ -64,7 +66,7 @@ def test_pooled_convolution_is_torchs(n, height, width, kernel, inputs, outputs,
         return
     ours = [t.clone().requires_grad_() for t in (x, w)]
     torchs = [t.permute(0, 3, 1, 2).clone().requires_grad_() for t in (x, w)]
-    y = fast._PooledConvolution.apply(*ours, True)
+    y = forward._PooledConvolution.apply(*ours, True)
     expected = F.max_pool2d(F.conv2d(*torchs), 2)
     assert torch.equal(y.permute(0, 3, 1, 2), expected)
     grad = torch.randn(expected.shape)
@@ -83,7 +85,7 @@ def test_code_older_than_any_kernel_source_is_dropped(tmp_path):
     new.touch()
     os.utime(old, (0, 0))
     os.utime(new, (2**32, 2**32))
-    simd.drop_stale_code(tmp_path, ("simd", "kernels", "threads"))
+    compiling.drop_stale_code(tmp_path, ("simd", "kernels", "threads"))
     assert not old.exists() and new.exists()
 
 
@@ -96,7 +98,7 @@ def test_gradients_by_hand():
     w[0, 0, 0, 0] = 1.0
     x.requires_grad_()
     w.requires_grad_()
-    y = fast._PooledConvolution.apply(x, w, False)
+    y = forward._PooledConvolution.apply(x, w, False)
     assert y[0, 0, 0, 0] == 3
     y[0, 0, 0, 0].backward()
     assert x.grad[0, 1, 0, 0] == 1 and x.grad.abs().sum() == 1
@@ -106,10 +108,10 @@ def test_gradients_by_hand():
 def test_first_of_equal_outputs_wins(thread_count):
     y = torch.zeros(3, 2, 2, 32)
     pooled, winner = torch.empty(3, 1, 1, 32), torch.empty(3, 1, 1, 32, dtype=torch.uint8)
-    threads.run(kernels.max_pool, y, pooled, winner)
+    threads.run(convolution.max_pool, y, pooled, winner)
     assert not winner.any()
     y[:, 1, 1] = y[:, 0, 1] = 1
-    threads.run(kernels.max_pool, y, pooled, winner)
+    threads.run(convolution.max_pool, y, pooled, winner)
     assert (winner == 1).all() and (pooled == 1).all()
 
 
@@ -117,7 +119,7 @@ def test_bits_are_signs_and_zero_is_positive():
     x = torch.randn(7, 64)
     x[0, :3] = torch.tensor([0.0, -0.0, -1e-45])
     words = np.empty((7, 2), np.uint32)
-    kernels.pack(x.numpy(), words)
+    convolution.pack(x.numpy(), words)
     bits = np.unpackbits(words.view(np.uint8), bitorder="little").reshape(7, 64)
     np.testing.assert_array_equal(bits, (x >= 0).numpy())
 
@@ -137,7 +139,7 @@ def test_every_network_computes_what_torch_computes(spec, thread_count):
     quick.load_state_dict(plain.state_dict())
     n = 20 if spec.arch == "lenet5" else 4
     x, y = torch.randint(0, 256, (n, *ARCHS[spec.arch].image), dtype=torch.uint8), torch.randint(0, 10, (n,))
-    expected, logits = plain(x), fast.forward(quick, x)
+    expected, logits = plain(x), forward.forward(quick, x)
     # the same sums in another order may put a value on the other side of zero only where operands are not integers
     torch.testing.assert_close(logits, expected, rtol=1e-3, atol=1e-3)
     F.cross_entropy(expected, y).backward()
@@ -145,7 +147,7 @@ def test_every_network_computes_what_torch_computes(spec, thread_count):
     for (name, a), b in zip(plain.named_parameters(), quick.parameters(), strict=True):
         assert (a.grad - b.grad).norm() <= 1e-3 * a.grad.norm() + 1e-6, name
     plain.eval(), quick.eval()
-    torch.testing.assert_close(fast.forward(quick, x), plain(x), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(forward.forward(quick, x), plain(x), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -155,7 +157,7 @@ def test_bias_moves_the_outputs(bias):
     if bias:
         model.conv2.bias.data += 100.0
     x = torch.randint(0, 256, (4, 1, 28, 28), dtype=torch.uint8)
-    assert torch.equal(fast.forward(model, x), model(x))
+    assert torch.equal(forward.forward(model, x), model(x))
 
 
 @pytest.mark.parametrize("model", [BINARY, FLOAT])
@@ -206,7 +208,7 @@ def test_first_layer_sums_integers(spec):
     unit = 1 if spec.weights[0] == "b" else 2.0**-20
     sums = F.conv2d(F.pad(codes, (pad,) * 4, value=value).double(), (w / unit).round().double()) * unit / 255
     assert torch.equal(model.conv1(image), sums.float())
-    fast_sums = fast._convolution(model.conv1, image, spec.arch == "lenet5", False)
+    fast_sums = forward._convolution(model.conv1, image, spec.arch == "lenet5", False)
     assert torch.equal(fast_sums, F.max_pool2d(sums.float(), 2) if spec.arch == "lenet5" else sums.float())
 
 

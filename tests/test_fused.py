@@ -14,15 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from bnnlib import UserError, bench_commits, build, fast, fused, lookup_kernels, processor, table_kernels, threads
-from bnnlib.cli_bench import benchmarks
-from bnnlib.gradient_quantizer import gradient_levels, quantized_gradient
-from bnnlib.layers import QuantAct, QuantConv2d, set_gradient_bits
-from bnnlib.lookup_simd import DIGIT
-from bnnlib.models import ARCHS
+from bnnlib import UserError, build
+from bnnlib.bench import commits
+from bnnlib.cli.bench import benchmarks
+from bnnlib.kernels import forward, fused, lookups, processor, tables, threads
+from bnnlib.kernels.lookup_simd import DIGIT
+from bnnlib.nn.gradient_quantizer import gradient_levels, quantized_gradient
+from bnnlib.nn.layers import QuantAct, QuantConv2d, set_gradient_bits
+from bnnlib.nn.models import ARCHS
 from bnnlib.paths import ROOT
 from bnnlib.specs import ModelSpec, RunSpec, TrainSpec
-from bnnlib.train import Training
+from bnnlib.training.loop import Training
 
 pytestmark = pytest.mark.skipif(not processor.looks_up_in_vectors(), reason="needs AVX2")
 OPERANDS = ["binary", "ternary"]
@@ -94,7 +96,7 @@ def test_a_processor_without_avx512_gives_the_same(tmp_path):
     x, w, grad = (torch.tensor(array) for array in (x, w, grad))
     dx, dw = fused._products(grad, 1, x, w, 2, 1)
     found = np.load(files[1])
-    np.testing.assert_array_equal(found["y"], table_kernels.convolution(x, w, "ternary", "binary"))
+    np.testing.assert_array_equal(found["y"], tables.convolution(x, w, "ternary", "binary"))
     np.testing.assert_array_equal(found["dx"], dx)
     np.testing.assert_array_equal(found["dw"], dw)
 
@@ -109,7 +111,7 @@ def test_forward_sums_are_exact(n, height, width, kernel, channels, outputs, act
     generator = np.random.default_rng(seed)
     x = operand(generator, act, n, height + kernel - 1, width + kernel - 1, channels)
     w = operand(generator, weight, outputs, kernel, kernel, channels)
-    sums = table_kernels.convolution(torch.tensor(x), torch.tensor(w), act, weight)
+    sums = tables.convolution(torch.tensor(x), torch.tensor(w), act, weight)
     assert torch.equal(sums.double(), F.conv2d(channels_first(x), channels_first(w)).permute(0, 2, 3, 1))
 
 
@@ -123,7 +125,7 @@ def test_convolution_of_images_is_torchs(n, size, kernel, channels, seed):
     x = torch.randint(-255, 256, (n, channels, size, size + 1)).float()
     w = (torch.randint(0, 2, (32, channels, kernel, kernel)) * 2.0 - 1).requires_grad_()
     torchs = w.detach().clone().requires_grad_()
-    y, expected = fast._ImageConvolution.apply(x, w), F.conv2d(x, torchs)
+    y, expected = forward._ImageConvolution.apply(x, w), F.conv2d(x, torchs)
     assert torch.equal(y.permute(0, 3, 1, 2), expected)
     grad = torch.randn(expected.shape)
     expected.backward(grad)
@@ -144,7 +146,7 @@ def test_a_quantized_gradient_is_the_nearest_of_few(bits, scale, seed):
     quantized_gradient(x, bits).backward(grad)
     assert torch.equal(x.grad, levels * unit)
     mine = torch.empty(grad.numel(), dtype=torch.int8)
-    threads.run(lookup_kernels.quantize, grad.view(-1), most / float(grad.abs().max()), mine)
+    threads.run(lookups.quantize, grad.view(-1), most / float(grad.abs().max()), mine)
     assert torch.equal(mine.float(), levels.view(-1))
 
 
@@ -224,7 +226,7 @@ def test_a_network_learns_what_torch_learns(spec):
     for model in (plain, quick):
         set_gradient_bits(model, 8)
     x, y = torch.randint(0, 256, (12, *ARCHS[spec.arch].image), dtype=torch.uint8), torch.randint(0, 10, (12,))
-    expected, logits = plain(x), fast.forward(quick, x)
+    expected, logits = plain(x), forward.forward(quick, x)
     torch.testing.assert_close(logits, expected, rtol=1e-3, atol=1e-3)
     F.cross_entropy(expected, y).backward()
     F.cross_entropy(logits, y).backward()
@@ -250,12 +252,12 @@ def test_fused_steps_are_taken_where_they_fit():
     x = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fused, "step", lambda *a: calls.append(a[2]) or real(*a))
-        fast.forward(model, x)
+        forward.forward(model, x)
         assert calls == [model.conv2, model.conv3, model.conv4, model.conv5, model.conv6]
         calls.clear()
-        fast.forward(model.eval(), x)  # evaluation is torch's batch norm, as packed networks have it
+        forward.forward(model.eval(), x)  # evaluation is torch's batch norm, as packed networks have it
         set_gradient_bits(model.train(), 0)
-        fast.forward(model, x)
+        forward.forward(model, x)
     assert not calls
 
 
@@ -269,7 +271,7 @@ def test_threads_do_not_change_what_a_step_learns():
         torch.manual_seed(0)
         model = build(spec)
         set_gradient_bits(model, 6)
-        F.cross_entropy(fast.forward(model, x), torch.arange(6)).backward()
+        F.cross_entropy(forward.forward(model, x), torch.arange(6)).backward()
         grads.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
     torch.set_num_threads(before)
     assert F.cosine_similarity(*grads, 0) > 0.9
@@ -284,15 +286,15 @@ def test_training_follows_the_spec():
 
 def test_another_checkout_is_timed_beside_this_one(tmp_path):
     small = RunSpec(ModelSpec("vggnet7", "ttttttttt", "tttttttt", 0.25), TrainSpec("cifar10", 1, batch=4), 0)
-    assert bench_commits._images_per_second(ROOT, small, 0.01) > 0
+    assert commits._images_per_second(ROOT, small, 0.01) > 0
     with pytest.raises(UserError, match="no checkout of this project; make one: git worktree add"):
-        next(bench_commits.against(tmp_path, 0.01, 1))
+        next(commits.against(tmp_path, 0.01, 1))
     with pytest.raises(UserError, match="0 rounds of 1 seconds measure nothing"):
-        next(bench_commits.against(ROOT, 1, 0))
+        next(commits.against(ROOT, 1, 0))
     asked = CliRunner().invoke(benchmarks, ["training", "--against", str(ROOT), "--network", "lenet5"])
     assert isinstance(asked.exception, UserError) and "leave out --network" in str(asked.exception)
     (tmp_path / "bnnlib").mkdir()
     (tmp_path / "bnnlib" / "train.py").touch()
     (tmp_path / "bnnlib" / "__init__.py").touch()
     with pytest.raises(UserError, match="cannot train ttttttttt: ImportError"):
-        bench_commits._images_per_second(tmp_path, small, 0.01)
+        commits._images_per_second(tmp_path, small, 0.01)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bnnlib import ModelSpec, UserError, build, paths
-from bnnlib.energy import energy_uj, load_table
+from bnnlib.energy import energy_uj, load_table, profile
 from bnnlib.hardware import (
     activity,
     catalogue,
@@ -28,7 +28,7 @@ from bnnlib.hardware import (
     synthesis,
 )
 from bnnlib.hardware.cells import Library
-from bnnlib.hardware.operands import Operand
+from bnnlib.hardware.coding import Operand
 from bnnlib.hardware.verilog import Unit, product
 
 # A library small enough for paper: 1 V, fF, ps; internal energy of a NAND 2 fJ a toggle, of an inverter 1 fJ, of a
@@ -266,17 +266,17 @@ def test_activity_follows_the_grid_and_the_network():
     )
     still = activity.measure(build(spec), images[:1].expand(8, -1, -1, -1))
     assert still["fresh_act"][2] == still["fresh_act"][3] == 0  # the same image again: nothing changes for fc1, fc2
-    assert energy_uj(still, "osu018", activity="measured") < energy_uj(rows, "osu018", activity="measured")
-    assert energy_uj(rows, "osu018", activity="measured") < energy_uj(rows, "osu018")
+    assert measured_uj(still) < measured_uj(rows) < energy_uj(rows, "osu018")
 
 
-@pytest.mark.parametrize(
-    ("table", "kind", "message"),
-    [("icmla2020", "measured", "says nothing of activity"), ("osu018", "guessed", "activity 'guessed' is unknown")],
-)
-def test_activity_that_cannot_be(table, kind, message):
-    with pytest.raises(UserError, match=message):
-        energy_uj(ModelSpec("lenet5", "bbbb", "bbb"), table, activity=kind)
+def measured_uj(rows, table="osu018"):
+    return energy_uj(rows, table, factors=activity.factors(rows, table))
+
+
+def test_a_table_that_says_nothing_of_activity_is_refused():
+    rows = profile(ModelSpec("lenet5", "bbbb", "bbb")).assign(zeros_act=0.0, zeros_weight=0.0, fresh_act=1.0)
+    with pytest.raises(UserError, match=r"no rows of table icmla2020, only of"):
+        measured_uj(rows, "icmla2020")
 
 
 def test_activity_is_the_librarys_own(monkeypatch):
@@ -319,7 +319,7 @@ def test_side_tables_keep_the_rows_of_other_libraries(bnn, monkeypatch, tmp_path
 
 def test_a_profile_without_activity_is_refused():
     with pytest.raises(UserError, match="no measured activity"):
-        energy_uj(ModelSpec("lenet5", "bbbb", "bbb"), "osu018", activity="measured")
+        measured_uj(profile(ModelSpec("lenet5", "bbbb", "bbb")))
 
 
 # with yosys and the library that everybody can get

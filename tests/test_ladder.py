@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from bnnlib import UserError, evidence, ladder, studies
+from bnnlib import UserError, studies
+from bnnlib.analysis import intervals, ladder
 from bnnlib.files import write_json
-from bnnlib.results import result_path
+from bnnlib.studies.results import result_path
 
 by_seed = st.dictionaries(st.integers(0, 9), st.floats(97, 99), min_size=3, max_size=8)
 
@@ -18,7 +19,7 @@ by_seed = st.dictionaries(st.integers(0, 9), st.floats(97, 99), min_size=3, max_
 @given(a=by_seed, b=by_seed, confidence=st.sampled_from([0.5, 0.95]))
 def test_a_paired_interval_is_that_of_scipy(a, b, confidence):
     both = sorted(set(a) & set(b))
-    n, gain, low, high = ladder.paired(a, b, confidence)
+    n, gain, low, high = intervals.paired(a, b, confidence)
     assert n == len(both)
     if n == 0:
         assert math.isnan(gain)
@@ -34,7 +35,7 @@ def test_a_paired_interval_is_that_of_scipy(a, b, confidence):
 
 def test_confidence_is_a_share():
     with pytest.raises(UserError, match="95 is not possible"):
-        ladder.paired({0: 1}, {0: 2}, 95)
+        intervals.paired({0: 1}, {0: 2}, 95)
 
 
 def made(study: str, name: str, seed: int, accuracy: float, protocol: str = "short") -> None:
@@ -59,11 +60,11 @@ def test_a_ladder_compares_within_seeds(monkeypatch, tmp_path):
     made("beyond-mnist", "ede", 1, 98.7)
     rows = ladder.ladder("beyond-mnist")
     assert list(rows.index[:3]) == ["distill", "ede", "bireal"]
-    assert rows.loc["distill", ["n", "verdict"]].tolist() == [3, evidence.BETTER]
+    assert rows.loc["distill", ["n", "verdict"]].tolist() == [3, intervals.BETTER]
     assert rows.loc["distill", "gain"] == pytest.approx(0.21) == rows.loc["distill", "test gain"]
-    assert rows.loc["bireal", "verdict"] == evidence.WORSE
-    assert rows.loc["ede", ["n", "verdict"]].tolist() == [1, evidence.NO_SPREAD]
-    assert rows.loc["bop", ["n", "verdict", "test"]].tolist() == [0, evidence.NOT_RUN, evidence.NOT_RUN]
+    assert rows.loc["bireal", "verdict"] == intervals.WORSE
+    assert rows.loc["ede", ["n", "verdict"]].tolist() == [1, intervals.NO_SPREAD]
+    assert rows.loc["bop", ["n", "verdict", "test"]].tolist() == [0, intervals.NOT_RUN, intervals.NOT_RUN]
     assert rows.loc["bop", "command"] == "bnn train beyond-mnist --name bop-short"
     assert rows.loc["bireal", "command"] == "bnn train tuning-mnist --name bireal-short"
 

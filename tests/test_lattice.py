@@ -6,18 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bnnlib import UserError, studies
+from bnnlib.analysis.choices import Effects, best_within, energies, front, greedy, neighbours, operands
 from bnnlib.energy import energy_uj
-from bnnlib.lattice import (
-    Effects,
-    best_within,
-    choices,
-    designed_choices,
-    energies,
-    front,
-    greedy,
-    neighbours,
-    operands,
-)
+from bnnlib.studies.designs import choices, designed_choices
 
 FIVE = choices(5)
 accuracies = st.lists(st.integers(9800, 9999), min_size=32, max_size=32).map(

@@ -6,7 +6,8 @@ import re
 import pandas as pd
 import pytest
 
-from bnnlib import notebooks, paths
+from bnnlib import paths
+from bnnlib.report import notebooks
 
 REVIEW = paths.NOTEBOOKS / "01_review.ipynb"
 OPERANDS = {"binary", "ternary", "kbit", "multi", "real"}

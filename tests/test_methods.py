@@ -11,17 +11,18 @@ from hypothesis import strategies as st
 from torch import nn
 from tqdm import tqdm
 
-from bnnlib import UserError, build, data, stages
-from bnnlib.augment import DRAWN, affine, batches, cutout
-from bnnlib.averaging import Average, estimate_norms
-from bnnlib.bop import Bop
-from bnnlib.layers import QuantConv2d, QuantLinear
-from bnnlib.objective import learning_rate, make_optimizer, set_rate, training_loss
+from bnnlib import UserError, build, data
+from bnnlib.nn.layers import QuantConv2d, QuantLinear
+from bnnlib.nn.quantizers import ANNEALED, balanced, binary, ede_gradient, estimate, reste_gradient
 from bnnlib.packed import PackedNet, pack
-from bnnlib.prior import float_run, teacher_path
-from bnnlib.quantizers import ANNEALED, balanced, binary, ede_gradient, estimate, reste_gradient
 from bnnlib.specs import ModelSpec, RunSpec, TrainSpec
-from bnnlib.train import Training, train
+from bnnlib.training import stages
+from bnnlib.training.augment import DRAWN, affine, batches, cutout
+from bnnlib.training.averaging import Average, estimate_norms
+from bnnlib.training.bop import Bop
+from bnnlib.training.loop import Training, train
+from bnnlib.training.objective import learning_rate, make_optimizer, set_rate, training_loss
+from bnnlib.training.pretraining import float_run, teacher_path
 
 BINARY = ModelSpec("lenet5", "bbbb", "bbb")
 HYBRID = ModelSpec("lenet5", "tb8b", "tbt", balance=True, estimator="ede")
@@ -191,7 +192,7 @@ def test_an_average_is_its_sum_and_gives_the_network_back():
 
 
 def test_norms_are_the_mean_over_the_batches(monkeypatch):
-    monkeypatch.setattr("bnnlib.averaging.NORM_BATCH", 4)
+    monkeypatch.setattr("bnnlib.training.averaging.NORM_BATCH", 4)
     model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3))
     x = torch.randn(12, 2, 6, 6)
     estimate_norms(model, model, x)

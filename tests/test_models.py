@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from bnnlib import ModelSpec, build
-from bnnlib.layers import QuantConv2d, QuantLinear, quantize_weight
-from bnnlib.specs import ESTIMATORS, OPERANDS
+from bnnlib.nn.layers import QuantConv2d, QuantLinear, quantize_weight
+from bnnlib.operands import OPERANDS
+from bnnlib.specs import ESTIMATORS
 
 SHAPES = {
     "lenet5": {"conv1": (32, 28, 28), "conv2": (64, 10, 10), "fc1": (512,), "fc2": (10,)},

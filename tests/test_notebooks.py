@@ -5,8 +5,9 @@ import sys
 
 import pytest
 
-from bnnlib import UserError, figures, notebooks, paths, refresh
+from bnnlib import UserError, figures, paths
 from bnnlib.files import write_atomic
+from bnnlib.report import notebooks, refresh
 
 PARAMETERS = """mode: str = "quick"  # quick or full
 steps: int = 3  # how many
@@ -282,7 +283,7 @@ GOOD = [
     "import sys\nprint('out')\nprint(1 + 1)",
     DRAW,
     "assert 1 + 1 == 2",
-    ("from bnnlib.notebooks import versions\nversions()", ["nbval-ignore-output"]),
+    ("from bnnlib.report.notebooks import versions\nversions()", ["nbval-ignore-output"]),
     "[previous](00_a.ipynb) [next](01_b.ipynb)",
 ]
 

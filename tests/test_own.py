@@ -16,9 +16,9 @@ from tqdm import tqdm
 import bnnlib
 from bnnlib import Data, TrainSpec, UserError, binarize, data, energy_uj, fit, profile
 from bnnlib.energy import energy_fj
-from bnnlib.layers import weight_scale
-from bnnlib.own import FixedPointAct, OwnConv2d, OwnLinear
-from bnnlib.specs import OPERANDS
+from bnnlib.nn.binarization import FixedPointAct, OwnConv2d, OwnLinear
+from bnnlib.nn.layers import weight_scale
+from bnnlib.operands import OPERANDS
 
 
 class Residual(nn.Module):

@@ -16,15 +16,17 @@ from safetensors.numpy import load as read_tensors
 from safetensors.numpy import save as tensor_bytes
 from torch import nn
 
-from bnnlib import ModelSpec, RunSpec, TrainSpec, UserError, build, data, paths, processor, runner, studies
-from bnnlib.attempt import packed_path
+from bnnlib import ModelSpec, RunSpec, TrainSpec, UserError, build, data, paths, studies
+from bnnlib.energy.profiling import profile
 from bnnlib.files import read_json
-from bnnlib.models import ARCHS
-from bnnlib.packed import IntegerLayer, PackedNet, as_bytes, codes, load, norms, pack, restored, save
-from bnnlib.packed.codes import layout, table
+from bnnlib.kernels import layouts, processor
+from bnnlib.kernels.layouts import layout, table
+from bnnlib.nn.models import ARCHS
+from bnnlib.packed import IntegerLayer, PackedNet, as_bytes, load, norms, pack, restored, save
 from bnnlib.packed.network import _Layer, _words
-from bnnlib.packed.verification import torch_sums, verify
-from bnnlib.profiling import profile
+from bnnlib.runs import runner
+from bnnlib.runs.attempt import packed_path
+from bnnlib.runs.verification import torch_sums, verify
 
 COUNTINGS = ("table", "word") if processor.looks_up_in_vectors() else ("word",)
 
@@ -434,13 +436,13 @@ def test_a_committed_network_has_its_accuracy_on_all_test_images():
 
 def test_numbers_are_bytes_where_they_fit(monkeypatch):
     """An input of 2 g - 255 is 255 - 2 (255 - g); a border of zero is none of these values."""
-    monkeypatch.setattr(codes, "multiplies_bytes", lambda: True)
+    monkeypatch.setattr(layouts, "multiplies_bytes", lambda: True)
     grey = np.arange(256)
     assert layout("fixed8", "binary", None, np.append(2 * grey - 255, 0)).name == "product"
     for values, top, factor in ((grey, 255, 1), (2 * grey - 255, 255, 2), (np.array([-1, 1]), 1, 2)):
         form = layout("fixed8", "binary", None, values)
         assert (form.name, form.top, form.factor) == ("bytes", top, factor)
-    monkeypatch.setattr(codes, "multiplies_bytes", lambda: False)
+    monkeypatch.setattr(layouts, "multiplies_bytes", lambda: False)
     assert layout("fixed8", "fixed8", None, grey).name == "product"
 
 

@@ -13,14 +13,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from bnnlib import UserError, cli, parallel, runner, studies
-from bnnlib.attempt import Task, checkpoint_path
-from bnnlib.lock import locked
+from bnnlib import UserError, studies
+from bnnlib.cli import commands
 from bnnlib.paths import ROOT
-from bnnlib.results import load_result, result_path
-from bnnlib.runner import RunsFailedError, train_runs
+from bnnlib.runs import parallel, runner
+from bnnlib.runs.attempt import Task, checkpoint_path
+from bnnlib.runs.lock import locked
+from bnnlib.runs.runner import RunsFailedError, train_runs
 from bnnlib.specs import ModelSpec, RunSpec, TrainSpec
-from bnnlib.train import Training
+from bnnlib.studies.results import load_result, result_path
+from bnnlib.training.loop import Training
 
 BINARY = ModelSpec("lenet5", "bbbb", "bbb")
 QUICK = TrainSpec("digits", 2, batch=50, train_images=100)
@@ -162,7 +164,7 @@ def bnn(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["bnn", "train", *arguments])
         status = 0
         try:
-            cli.main()
+            commands.main()
         except SystemExit as stop:
             status = stop.code
         assert not active_children()
@@ -185,7 +187,7 @@ def test_an_unexpected_error_is_a_line_as_well(bnn, monkeypatch):
     def breaks(*arguments, **options):
         raise RuntimeError("out of memory\nand so on")
 
-    monkeypatch.setattr("bnnlib.attempt.train", breaks)
+    monkeypatch.setattr("bnnlib.runs.attempt.train", breaks)
     status, out, err = bnn("tiny")
     assert status == 1 and out == "2 runs failed\n" and len(err.splitlines()) == 2
     assert "RuntimeError: out of memory (test_parallel.py, line" in err and "Traceback" not in err

@@ -10,7 +10,9 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from bnnlib import claims, figures, pareto, paths
+from bnnlib import figures, paths
+from bnnlib.analysis import claims
+from bnnlib.figures import accuracy_energy
 
 
 @pytest.fixture
@@ -34,15 +36,18 @@ def marks(ax):
 
 
 def mine(**networks):
-    rows = {name: [claims.network_uj("mnist", name), *values, pareto.family(name)] for name, values in networks.items()}
-    return pd.DataFrame.from_dict(rows, orient="index", columns=pareto.OURS)
+    rows = {
+        name: [claims.network_uj("mnist", name), *values, accuracy_energy.family(name)]
+        for name, values in networks.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index", columns=accuracy_energy.OURS)
 
 
 @pytest.mark.parametrize("dataset", claims.STUDIES)
 def test_every_point_of_the_paper_is_drawn_where_it_lies(ax, dataset):
-    theirs = pareto.papers(dataset, claims.ledger())
+    theirs = accuracy_energy.papers(dataset, claims.ledger())
     plotted = pd.read_csv(paths.DATA / "paper_pareto_points.csv").query("dataset == @dataset")
-    pareto.panel(ax, theirs, mine())
+    accuracy_energy.panel(ax, theirs, mine())
     hollow, filled, _ = marks(ax)
     expected = zip(plotted["energy_uj"], plotted["accuracy_percent"], strict=True)
     drawn = sorted(point[:2] for point in hollow)
@@ -53,8 +58,8 @@ def test_every_point_of_the_paper_is_drawn_where_it_lies(ax, dataset):
 
 
 def test_a_stroke_where_nothing_was_trained_and_the_point_is_comparable(ax):
-    theirs = pareto.papers("mnist", claims.ledger())
-    pareto.panel(ax, theirs, mine(binary=(99.3, 0.05, 5), L1T=(99.3, 0.05, 3)))
+    theirs = accuracy_energy.papers("mnist", claims.ledger())
+    accuracy_energy.panel(ax, theirs, mine(binary=(99.3, 0.05, 5), L1T=(99.3, 0.05, 3)))
     _, _, strokes = marks(ax)
     drawn = {round(y, 2) for _, y in strokes}
     assert 99.32 in drawn and 99.38 in drawn  # WIDEN8, TBN
@@ -64,8 +69,8 @@ def test_a_stroke_where_nothing_was_trained_and_the_point_is_comparable(ax):
 
 
 def test_ours_are_drawn_with_bars_links_and_labels(ax):
-    theirs = pareto.papers("mnist", claims.ledger())
-    pareto.panel(ax, theirs, mine(binary=(99.3, 0.05, 5), HORQ=(99.4, math.nan, 1), L1FP=(99.4, 0.05, 2)))
+    theirs = accuracy_energy.papers("mnist", claims.ledger())
+    accuracy_energy.panel(ax, theirs, mine(binary=(99.3, 0.05, 5), HORQ=(99.4, math.nan, 1), L1FP=(99.4, 0.05, 2)))
     _, filled, _ = marks(ax)
     assert {(round(y, 2)) for _, y, _ in filled} == {99.3, 99.4}
     texts = {text.get_text() for text in ax.texts}
@@ -80,7 +85,7 @@ def test_ours_are_drawn_with_bars_links_and_labels(ax):
 
 def test_the_numbers_drawn_are_those_of_the_claims():
     judged = claims.judge(claims.ledger().query("kind == 'accuracy' and dataset == 'mnist'")).set_index("measured")
-    drawn = pareto.ours("mnist")
+    drawn = accuracy_energy.ours("mnist")
     for network in ("binary", "float", "L1T"):
         row = judged.loc[[network]].iloc[0]
         assert (drawn.loc[network, "mean"], drawn.loc[network, "n"]) == (pytest.approx(row["ours"]), row["n"])
@@ -90,14 +95,14 @@ def test_the_numbers_drawn_are_those_of_the_claims():
 
 def test_families_have_a_look():
     known = [name for dataset in claims.STUDIES for name in claims._networks(dataset)]
-    assert {pareto.family(name) for name in known} <= set(figures.FAMILIES)
-    assert [pareto.family(n) for n in ("BC", "DoReFa-1-2", "XNOR-Net", "TBN")] == [
+    assert {accuracy_energy.family(name) for name in known} <= set(figures.FAMILIES)
+    assert [accuracy_energy.family(n) for n in ("BC", "DoReFa-1-2", "XNOR-Net", "TBN")] == [
         "BC/BWN",
         "DoReFa",
         "XNOR-Net",
         "TBN",
     ]
-    assert [pareto.family(n) for n in ("L1T", "WIDEN2", "LNFP", "binary")] == [
+    assert [accuracy_energy.family(n) for n in ("L1T", "WIDEN2", "LNFP", "binary")] == [
         "ternary",
         "width",
         "first/last",
@@ -107,7 +112,7 @@ def test_families_have_a_look():
 
 def test_the_arrow_goes_from_the_point_to_the_line(ax):
     ax.set(xlim=(0.01, 1), ylim=(98, 100), xscale="log")
-    pareto.saving(ax, (0.073, 99.4), 0.021, "x 3.5")
+    accuracy_energy.saving(ax, (0.073, 99.4), 0.021, "x 3.5")
     arrow, text = sorted(ax.texts, key=lambda one: one.get_text())
     assert arrow.xy[0] == 0.021 and arrow.xyann[0] == 0.073
     assert text.get_position()[0] == pytest.approx(np.sqrt(0.073 * 0.021))

@@ -7,13 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tqdm import tqdm
 
-from bnnlib import ModelSpec, UserError, build, fast, studies
+from bnnlib import ModelSpec, UserError, build, studies
 from bnnlib.energy import energy_fj, energy_uj, profile
-from bnnlib.layers import QuantConv2d, QuantLinear, quantize_weight, weight_scale
-from bnnlib.planes import PlaneConv2d, PlaneLinear
-from bnnlib.quantizers import GRADIENTS
+from bnnlib.kernels import forward
+from bnnlib.nn.layers import QuantConv2d, QuantLinear, quantize_weight, weight_scale
+from bnnlib.nn.planes import PlaneConv2d, PlaneLinear
+from bnnlib.nn.quantizers import GRADIENTS
 from bnnlib.specs import PLANES, RunSpec, TrainSpec
-from bnnlib.train import Training
+from bnnlib.training.loop import Training
 
 FORMS = [form for form in PLANES if form != "sign"]
 LAYERS = {"lenet5": 4, "vggnet7": 9}
@@ -120,7 +121,7 @@ def test_kernels_leave_planes_and_scales_alone(changes, training):
     torch.manual_seed(0)
     model = build(spec).train(training)
     x = torch.randint(0, 256, (8, 1, 28, 28), dtype=torch.uint8)
-    plain, quick = model(x), fast.forward(model, x)
+    plain, quick = model(x), forward.forward(model, x)
     assert torch.allclose(plain, quick, atol=1e-3)
 
 

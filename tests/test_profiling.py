@@ -7,8 +7,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bnnlib import ModelSpec, UserError, build, studies
-from bnnlib.layers import QuantConv2d, QuantLinear
-from bnnlib.profiling import on_grid, profile
+from bnnlib.energy.profiling import on_grid, profile
+from bnnlib.nn.layers import QuantConv2d, QuantLinear
 
 LENET = ModelSpec("lenet5", "bbbb", "bbb")
 VGGNET = ModelSpec("vggnet7", "b" * 9, "b" * 8)

@@ -9,7 +9,8 @@ import re
 import pandas as pd
 import pytest
 
-from bnnlib import notebooks, paths, studies
+from bnnlib import paths, studies
+from bnnlib.report import notebooks
 
 # those in small letters are words of the prose as well
 NETWORKS = sorted({name for study in studies.STUDIES.values() for name in study.networks if name != name.lower()})

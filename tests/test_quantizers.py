@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bnnlib.quantizers import (
+from bnnlib.nn.quantizers import (
     GRADIENTS,
     binary,
     estimate,

@@ -12,12 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from bnnlib import UserError, cli, evidence, paths, recipe, results, studies
+from bnnlib import UserError, paths, studies
+from bnnlib.analysis import intervals, recommendation, tuning
+from bnnlib.analysis.recipe import START, round_up
+from bnnlib.analysis.recommendation import STUDY, recommend
+from bnnlib.cli import commands
 from bnnlib.energy import energy_uj
 from bnnlib.files import read_json, write_json
-from bnnlib.recipe import STUDY, recommend
 from bnnlib.specs import ModelSpec, TrainSpec
-from bnnlib.walk import START, round_up
+from bnnlib.studies import results
 
 BINARY = ModelSpec("lenet5", "bbbb", "bbb")
 
@@ -30,7 +33,7 @@ accuracies = st.lists(st.integers(9000, 9999).map(lambda a: a / 100), min_size=2
 def test_the_interval_is_that_of_scipy(a, b, confidence):
     if len(set(a)) == 1 or len(set(b)) == 1:
         a, b = [*a, a[0] + 1], [*b, b[0] + 2]
-    gain, low, high = evidence.difference(a, b, confidence)
+    gain, low, high = intervals.difference(a, b, confidence)
     theirs = stats.ttest_ind(a, b, equal_var=False).confidence_interval(confidence)
     assert gain == pytest.approx(np.mean(a) - np.mean(b), abs=1e-9)
     assert (low, high) == pytest.approx((theirs.low, theirs.high), abs=1e-6)
@@ -38,24 +41,24 @@ def test_the_interval_is_that_of_scipy(a, b, confidence):
 
 @pytest.mark.parametrize("a, b", [([99.0], [98.0, 98.1]), ([99.0, 99.1], [98.0]), ([99.0, 99.0], [98.0, 98.0])])
 def test_without_spread_nothing_is_shown(a, b):
-    gain, low, high = evidence.difference(a, b)
+    gain, low, high = intervals.difference(a, b)
     assert gain > 0.9 and math.isnan(low) and math.isnan(high)
-    assert evidence.verdict(gain, low, high) == evidence.NO_SPREAD
+    assert intervals.verdict(gain, low, high) == intervals.NO_SPREAD
 
 
 def test_confidence_is_a_share():
     with pytest.raises(UserError, match="95 is not possible"):
-        evidence.difference([1, 2], [1, 2], 95)
+        intervals.difference([1, 2], [1, 2], 95)
 
 
 def test_what_was_not_run_is_said_so():
-    rows = evidence.against({"a": (), "b": (99.0,), "c": (99.9, 99.8), "d": (98.0, 98.1)}, (99.0, 99.02))
-    assert list(rows["verdict"]) == [evidence.NOT_RUN, evidence.NO_SPREAD, evidence.BETTER, evidence.WORSE]
+    rows = intervals.against({"a": (), "b": (99.0,), "c": (99.9, 99.8), "d": (98.0, 98.1)}, (99.0, 99.02))
+    assert list(rows["verdict"]) == [intervals.NOT_RUN, intervals.NO_SPREAD, intervals.BETTER, intervals.WORSE]
     assert list(rows["n"]) == [0, 1, 2, 2]
 
 
 def test_a_tuning_run_differs_from_the_baseline_in_its_decision_alone():
-    for study, capacity in evidence.BASELINES.items():
+    for study, capacity in tuning.BASELINES.items():
         (base,) = studies.runs(capacity, "binary", "short", 0)
         for run in studies.runs(study, protocol="short", seed=0):
             other = {
@@ -70,18 +73,18 @@ def test_a_tuning_run_differs_from_the_baseline_in_its_decision_alone():
 def test_decisions_cope_with_no_result_and_with_some(monkeypatch, tmp_path):
     monkeypatch.setenv("BNN_RESULTS", str(tmp_path))
     with pytest.raises(UserError, match=r"bnn train lenet-mnist --name binary-short --seed 0"):
-        evidence.decisions("tuning-mnist")
+        tuning.decisions("tuning-mnist")
     for seed, accuracy in enumerate((99.2, 99.3)):
         put("lenet-mnist", "binary", seed, accuracy)
         put("tuning-mnist", "CBAP", seed, accuracy - 1)
     put("tuning-mnist", "SGD", 0, 99.0)
-    rows = evidence.decisions("tuning-mnist")
+    rows = tuning.decisions("tuning-mnist")
     assert rows.index[0] == "binary" and set(rows.index[1:]) == set(studies.get_study("tuning-mnist").networks)
-    assert list(rows["decision"].drop_duplicates()) == ["", *dict.fromkeys(evidence.DECISIONS.values())]
+    assert list(rows["decision"].drop_duplicates()) == ["", *dict.fromkeys(tuning.DECISIONS.values())]
     assert (rows["decision"] != rows["decision"].shift()).sum() == rows["decision"].nunique(), "a group is torn apart"
     verdicts = rows["verdict"]
-    assert verdicts["CBAP"] == evidence.WORSE and verdicts["SGD"] == evidence.NO_SPREAD
-    assert verdicts["swish"] == evidence.NOT_RUN and rows.loc["swish", "validation"] == evidence.NOT_RUN
+    assert verdicts["CBAP"] == intervals.WORSE and verdicts["SGD"] == intervals.NO_SPREAD
+    assert verdicts["swish"] == intervals.NOT_RUN and rows.loc["swish", "validation"] == intervals.NOT_RUN
     assert rows.loc["CBAP", "validation"] == "98.25 ± 0.07 (2)"
     assert rows.loc["binary-image", "extra_uj"] < 0 == rows.loc["CBAP", "extra_uj"]
     assert rows.loc["bipolar-1e-5", "decision"] == rows.loc["no-clip", "decision"] == "latent weights"
@@ -160,7 +163,7 @@ def test_the_text_names_every_network_and_its_commands_work(bnn, monkeypatch, ca
     command = found.commands(found.network)["cost"]
     assert f"  {command}\n" in out
     monkeypatch.setattr(sys, "argv", [*command.split(), "--json"])
-    cli.main()
+    commands.main()
     assert json.loads(capsys.readouterr().out)["total_uj"] == pytest.approx(found.networks[found.network].energy_uj)
 
 
@@ -182,7 +185,7 @@ def test_reduced_networks_are_labelled_and_have_their_own_energy(bnn, own, monke
     full = ModelSpec("vggnet7", "b" * 9, "b" * 8)
     assert answer["recommended"]["energy_uj"] == pytest.approx(energy_uj(full.but(width=0.25)))
     monkeypatch.setattr(sys, "argv", [*answer["recommended"]["commands"]["cost"].split(), "--json"])
-    cli.main()
+    commands.main()
     assert json.loads(capsys.readouterr().out)["total_uj"] == pytest.approx(answer["recommended"]["energy_uj"])
 
 
@@ -252,7 +255,7 @@ def test_every_architecture_has_its_study(monkeypatch):
     monkeypatch.setattr(
         results, "load_result", lambda run: {"seed": run.seed, "val_accuracy": 99.0, "test_accuracy": 98.0}
     )
-    assert list(recipe.measured("two")) == [START], "the float network is no step of a binary one"
+    assert list(recommendation.measured("two")) == [START], "the float network is no step of a binary one"
 
 
 def test_the_readme_shows_what_the_command_ends_with(bnn):

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from tqdm import tqdm
 
 from bnnlib import ModelSpec, RunSpec, TrainSpec, UserError, data, studies
-from bnnlib.predictions import check_predictions, decode, encode
-from bnnlib.provenance import instructions, source_commit
-from bnnlib.results import load_history, load_result, make_result, result_path, train_command, write_result
-from bnnlib.runner import train_runs
-from bnnlib.train import Training, train
+from bnnlib.runs.attempt import make_result
+from bnnlib.runs.provenance import instructions, source_commit
+from bnnlib.runs.runner import train_runs
+from bnnlib.studies.predictions import check_predictions, decode, encode
+from bnnlib.studies.results import load_history, load_result, result_path, train_command, write_result
+from bnnlib.training.loop import Training, train
 
 BINARY = ModelSpec("lenet5", "bbbb", "bbb")
 HYBRID = ModelSpec("lenet5", "tb8f", "tb4")
@@ -206,5 +207,5 @@ def test_the_commit_of_the_source(tmp_path, monkeypatch):
 def test_the_instructions_are_those_of_the_processor(tmp_path, monkeypatch, capability, flags, name):
     (tmp_path / "cpuinfo").write_text(f"flags\t\t: fpu {flags}\n")
     monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
-    monkeypatch.setattr("bnnlib.provenance.CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr("bnnlib.runs.provenance.CPUINFO", tmp_path / "cpuinfo")
     assert instructions("cpu") == name

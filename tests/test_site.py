@@ -6,8 +6,8 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from bs4 import BeautifulSoup
 
-from bnnlib import UserError, notebooks, paths
-from bnnlib.report import site
+from bnnlib import UserError, paths
+from bnnlib.report import notebooks, site
 
 
 @pytest.fixture(scope="module")

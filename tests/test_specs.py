@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bnnlib import ModelSpec, RunSpec, TrainSpec, UserError, studies
-from bnnlib.specs import ESTIMATORS, OPERANDS
+from bnnlib.operands import OPERANDS
+from bnnlib.specs import ESTIMATORS
 
 codes = st.sampled_from(list(OPERANDS))
 models = st.builds(

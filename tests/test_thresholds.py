@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from scipy import integrate, optimize, stats
 
 from bnnlib import ModelSpec, build
-from bnnlib.layers import QuantAct
-from bnnlib.thresholds import activation_threshold, unit_normal_threshold
+from bnnlib.nn.layers import QuantAct
+from bnnlib.nn.thresholds import activation_threshold, unit_normal_threshold
 
 
 def bireal(x: np.ndarray, beta: float) -> np.ndarray:

@@ -15,14 +15,15 @@ import torch
 from tqdm import tqdm
 
 from bnnlib import UserError, build, data, studies
-from bnnlib.objective import LOSSES, bipolar_penalty, learning_rate, squared_hinge
 from bnnlib.paths import RESULTS
-from bnnlib.prior import float_run
-from bnnlib.results import load_result, load_results, result_path, save_result
-from bnnlib.runner import train_anew, train_runs
+from bnnlib.runs.attempt import save_result
+from bnnlib.runs.runner import train_anew, train_runs
 from bnnlib.specs import ModelSpec, RunSpec, TrainSpec
 from bnnlib.studies import STUDIES
-from bnnlib.train import Training, evaluate, train
+from bnnlib.studies.results import load_result, load_results, result_path
+from bnnlib.training.loop import Training, evaluate, train
+from bnnlib.training.objective import LOSSES, bipolar_penalty, learning_rate, squared_hinge
+from bnnlib.training.pretraining import float_run
 
 BINARY = ModelSpec("lenet5", "bbbb", "bbb")
 HYBRID = ModelSpec("lenet5", "tb8f", "tb4")

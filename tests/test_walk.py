@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from bnnlib import evidence
+from bnnlib.analysis import intervals
+from bnnlib.analysis.recipe import OVER, START, STEP, Measured, joint, round_up, walk
 from bnnlib.specs import ModelSpec
-from bnnlib.walk import OVER, START, STEP, Measured, joint, round_up, walk
 
 BINARY = ModelSpec("lenet5", "bbbb", "bbb")
 
@@ -133,7 +133,7 @@ def test_the_best_price_goes_first_and_a_dominated_network_never():
     steps = walk(networks, 20)
     assert [step.current for step in steps] == ["binary", "cheap", "dear"]
     verdicts = steps[0].candidates["verdict"]
-    assert verdicts["beaten"] == "dominated by dear" and verdicts["single"] == evidence.NO_SPREAD
+    assert verdicts["beaten"] == "dominated by dear" and verdicts["single"] == intervals.NO_SPREAD
     assert outcome(networks, 5) == "cheap" and outcome(networks, 1.5) == START
     assert walk(networks, 5)[0].candidates.loc["dear", "verdict"] == OVER
 

@@ -19,12 +19,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from bnnlib import paths
+from bnnlib.energy.profiling import Recorder, profile
 from bnnlib.errors import UserError
 from bnnlib.hardware import netlist, power, simulate, synthesis
 from bnnlib.hardware.cells import Library
 from bnnlib.hardware.characterize import parse_pairs
 from bnnlib.hardware.verilog import Unit
-from bnnlib.profiling import Recorder, eval_mode, profile
+from bnnlib.nn.layers import eval_mode
 
 PAIRS, LENGTH = "bxb,txb,bxt,txt,2x2,4x4,8x8,8xb,8xt,bx8,tx8", 64
 CYCLES, STREAMS = 18, 128

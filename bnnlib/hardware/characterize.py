@@ -12,7 +12,7 @@ from bnnlib.energy import COLUMNS
 from bnnlib.errors import UserError
 from bnnlib.hardware import netlist, power, simulate, synthesis
 from bnnlib.hardware.cells import Library
-from bnnlib.hardware.operands import Operand
+from bnnlib.hardware.coding import Operand
 from bnnlib.hardware.verilog import Unit
 
 CODES = {"b": "binary", "t": "ternary", "2": "fixed2", "4": "fixed4", "8": "fixed8", "h": "fixed16"}

@@ -6,7 +6,6 @@ swallows all pulses shorter than its delay, which real gates do about; with 0 no
 """
 
 import numpy as np
-from numba import njit
 
 from bnnlib.errors import UserError
 from bnnlib.hardware.netlist import Netlist
@@ -23,11 +22,12 @@ from bnnlib.hardware.simulate import (
     word_function,
 )
 from bnnlib.hardware.verilog import Unit
+from bnnlib.kernels.compiling import compiled
 
 TICKS = 6  # of the median delay
 
 
-@njit(error_model="numpy", cache=True)
+@compiled
 def _travel(values, out, table, size, pins, delay, window, ticks, toggles):
     """Let a change at the sources run through the gates; True if all is quiet at the end."""
     gates, words = len(out), values.shape[1]

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bnnlib.errors import UserError
-from bnnlib.hardware.operands import Operand
+from bnnlib.hardware.coding import Operand
 
 GUARD = 8
 

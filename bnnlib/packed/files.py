@@ -21,10 +21,10 @@ from safetensors.numpy import save as tensor_bytes
 
 from bnnlib.errors import UserError
 from bnnlib.files import write_atomic
-from bnnlib.models import ARCHS
+from bnnlib.nn.models import ARCHS
+from bnnlib.operands import operand_bits
 from bnnlib.packed.fold import Frame, frames
 from bnnlib.packed.layers import IntegerLayer, IntegerNetwork
-from bnnlib.profiling import operand_bits
 from bnnlib.specs import ModelSpec
 
 FORMAT = "bnnlib packed 1"

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from bnnlib.errors import UserError
-from bnnlib.layers import QuantAct, QuantConv2d, QuantLinear, power_of_two_scale
-from bnnlib.models import ARCHS, build
+from bnnlib.nn.layers import QuantAct, QuantConv2d, QuantLinear, eval_mode, power_of_two_scale
+from bnnlib.nn.models import ARCHS, build
+from bnnlib.operands import OPERANDS, operand_bits
 from bnnlib.packed.layers import IntegerLayer, IntegerNetwork
-from bnnlib.profiling import eval_mode, operand_bits
-from bnnlib.specs import OPERANDS, ModelSpec
+from bnnlib.specs import ModelSpec
 
 HIDDEN = ("b", "t")  # activations that are thresholds of a sum
 

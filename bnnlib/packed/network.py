@@ -6,15 +6,14 @@ import numpy as np
 import torch
 from numba import config
 
-from bnnlib import processor
 from bnnlib.errors import UserError
-from bnnlib.models import ARCHS
-from bnnlib.packed import coding, kernels
-from bnnlib.packed.codes import BLOCK, bases, code_weights, elements, layout, table
+from bnnlib.kernels import coding, dot_products, processor
+from bnnlib.kernels.layouts import BLOCK, bases, code_weights, elements, layout, table
+from bnnlib.kernels.threads import share
+from bnnlib.nn.models import ARCHS
+from bnnlib.operands import OPERANDS
 from bnnlib.packed.files import load
 from bnnlib.packed.layers import IntegerLayer, IntegerNetwork
-from bnnlib.specs import OPERANDS
-from bnnlib.threads import share
 
 BATCH = 64  # images that go through a layer together: enough to read its weights once for many
 ALONE = 2_000_000  # products of a layer that take one thread less time than to share them
@@ -111,18 +110,18 @@ class _Layer:
         """Bits of the outputs, uint64 [planes, N, H', W', words], and the number of dot products executed."""
         bits = np.empty((len(self.limits), images, self.out_size[0], self.room, self.blocks), np.uint64)
         dots = bits[0, ..., 0].size * self.members
-        units = -(-dots // kernels.TILE) * self.blocks
+        units = -(-dots // dot_products.TILE) * self.blocks
         common = acts, self.geometry, self.tables, self.weights, self.form.most, self.limits, self.before, self.after
         if threads == 1 or dots * self.layer.weights.size < ALONE:
-            return bits, kernels.to_bits(*common, bits, 0, units)
-        return bits, kernels.to_bits_shared(threads, *common, bits, units)
+            return bits, dot_products.to_bits(*common, bits, 0, units)
+        return bits, dot_products.to_bits_shared(threads, *common, bits, units)
 
     def sums(self, acts: np.ndarray, images: int) -> tuple[np.ndarray, int]:
         """Sums of the last layer, int32 [N, outputs], and the number of dot products executed."""
         out = np.empty((images, len(self.layer.weights)), np.int32)
-        units = -(-images // kernels.TILE) * self.blocks
+        units = -(-images // dot_products.TILE) * self.blocks
         common = acts, self.geometry, self.tables, self.weights, self.form.most, self.form.factor, self.bases
-        return out, kernels.to_sums(*common, out, 0, units)
+        return out, dot_products.to_sums(*common, out, 0, units)
 
 
 def _words(flags: np.ndarray, blocks: int) -> np.ndarray:

@@ -14,8 +14,8 @@ from safetensors.torch import save as tensor_bytes
 from torch import nn
 
 from bnnlib.errors import UserError
-from bnnlib.layers import QuantConv2d, QuantLinear
-from bnnlib.models import build
+from bnnlib.nn.layers import QuantConv2d, QuantLinear
+from bnnlib.nn.models import build
 from bnnlib.packed.files import load
 from bnnlib.packed.layers import IntegerNetwork
 

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from bnnlib import paths, results, studies
+from bnnlib import paths, studies
+from bnnlib.analysis.recommendation import STUDY
 from bnnlib.energy import Table, load_table, profile, table_names
-from bnnlib.models import ARCHS
-from bnnlib.recipe import STUDY
-from bnnlib.specs import LAYERS, OPERANDS, ModelSpec
+from bnnlib.nn.models import ARCHS
+from bnnlib.operands import OPERANDS
+from bnnlib.specs import LAYERS, ModelSpec
+from bnnlib.studies import results
 
 WIDTHS = (0.125, 0.25, 0.5, 1, 2, 4, 8)
 PROTOCOLS = {

@@ -19,11 +19,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import unquote
 
-from bnnlib import notebooks, paths
+from bnnlib import paths
 from bnnlib.errors import UserError
 from bnnlib.files import read_json, write_atomic
-from bnnlib.refresh import WIDGET
-from bnnlib.report import explorer
+from bnnlib.report import explorer, notebooks
+from bnnlib.report.refresh import WIDGET
 
 PAGES = ("CONTRIBUTING.md", "CHANGELOG.md", "bnnlib/README.md", "data/README.md", "data/energy/README.md")
 MARK = "searchindex.js"  # every site has it

@@ -5,12 +5,13 @@ import html
 import ipywidgets as widgets
 import pandas as pd
 
-from bnnlib.costing import cost_rows, printed
 from bnnlib.energy import table_names
+from bnnlib.energy.breakdown import cost_rows, printed
 from bnnlib.errors import UserError
-from bnnlib.models import ARCHS
+from bnnlib.nn.models import ARCHS
+from bnnlib.operands import OPERANDS
 from bnnlib.report.explorer import WIDTHS
-from bnnlib.specs import LAYERS, OPERANDS, ModelSpec
+from bnnlib.specs import LAYERS, ModelSpec
 
 
 class Explorer(widgets.VBox):

@@ -1,0 +1,15 @@
+"""What is trained, and what came of it.
+
+===============  ================================================================
+``study``        how a study is written: networks, protocols, changes
+``definitions``  the studies of this project
+``designs``      which choices of operands a study trains
+``results``      result files: read and written
+``predictions``  predicted classes within a result file
+===============  ================================================================
+"""
+
+from bnnlib.studies.definitions import STUDIES, family, get_protocol, get_study, runs
+from bnnlib.studies.study import Protocol, Study
+
+__all__ = ["STUDIES", "Protocol", "Study", "family", "get_protocol", "get_study", "runs"]
