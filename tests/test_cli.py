@@ -200,7 +200,8 @@ def test_training_prints_no_bar_into_a_log(bnn, tiny):
 def test_the_training_path_imports_little():
     """A machine that only trains needs neither plotting nor notebooks nor Dask."""
     code = (
-        "import sys; from bnnlib import cli, runner, results, data; data.load('digits');"
+        "import sys; from bnnlib import cli, data; from bnnlib.runs import runner; from bnnlib.studies import results;"
+        "data.load('digits');"
         "others = ('matplotlib', 'seaborn', 'papermill', 'IPython', 'nbformat', 'distributed');"
         "print([m for m in others if m in sys.modules])"
     )

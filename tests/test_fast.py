@@ -15,7 +15,7 @@ from tqdm import tqdm
 from bnnlib import UserError, build, data, files
 from bnnlib.bench import agreement
 from bnnlib.bench.plain import PlainTraining
-from bnnlib.kernels import compiling, convolution, forward, threads
+from bnnlib.kernels import convolution, forward, threads
 from bnnlib.nn.layers import quantize_weight
 from bnnlib.nn.models import ARCHS
 from bnnlib.paths import ROOT
@@ -40,7 +40,7 @@ def thread_count(request):
 def test_torch_keeps_its_threads_when_numba_starts_its_own():
     code = """
 import torch
-from bnnlib import threads
+from bnnlib.kernels import threads
 torch.set_num_threads(1)
 threads.share(2)
 print(torch.get_num_threads())
@@ -76,17 +76,37 @@ def test_pooled_convolution_is_torchs(n, height, width, kernel, inputs, outputs,
         torch.testing.assert_close(a.grad.permute(0, 3, 1, 2), b.grad, rtol=1e-4, atol=1e-3)
 
 
-def test_code_older_than_any_kernel_source_is_dropped(tmp_path):
-    for name in ("simd", "kernels", "threads"):
-        (tmp_path / f"{name}.py").touch()
-    old, new = tmp_path / "__pycache__" / "kernels.pack-1.nbi", tmp_path / "__pycache__" / "kernels.pack-1.1.nbc"
-    old.parent.mkdir()
-    old.touch()
-    new.touch()
-    os.utime(old, (0, 0))
-    os.utime(new, (2**32, 2**32))
-    compiling.drop_stale_code(tmp_path, ("simd", "kernels", "threads"))
-    assert not old.exists() and new.exists()
+INLINED = """
+from numba import njit
+
+@njit(forceinline=True)
+def value():
+    return {value}
+"""
+CALLER = """
+import pathlib, sys
+from bnnlib.kernels.compiling import compiled
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+from inlined import value
+
+@compiled
+def twice():
+    return 2 * value()
+
+print(twice(), sum(twice.stats.cache_hits.values()))
+"""
+
+
+def test_compiled_code_is_kept_until_any_file_beside_it_changes(tmp_path):
+    """numba itself would keep it: the file of the compiled function is the same."""
+    caller, said = tmp_path / "caller.py", []
+    caller.write_text(CALLER)
+    for value in (1, 1, 20):
+        (tmp_path / "inlined.py").write_text(INLINED.format(value=value))
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+        run = subprocess.run([sys.executable, caller], env=environment, check=True, capture_output=True, text=True)
+        said.append(run.stdout.split())
+    assert said == [["2", "0"], ["2", "1"], ["40", "0"]]
 
 
 def test_gradients_by_hand():

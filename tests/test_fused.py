@@ -74,11 +74,11 @@ def test_many_products_of_one_sign_do_not_overflow(shape):
 
 OTHER_PROCESSOR = """
 import sys, numpy as np, torch
-from bnnlib import fused, processor, table_kernels
+from bnnlib.kernels import fused, processor, tables
 assert processor.looks_up_in_vectors() and processor.widest_lookup() == 32
 x, w, grad = (torch.tensor(array) for array in np.load(sys.argv[1]).values())
 dx, dw = fused._products(grad, 1, x, w, 2, 1)
-np.savez(sys.argv[2], y=table_kernels.convolution(x, w, "ternary", "binary"), dx=dx, dw=dw)
+np.savez(sys.argv[2], y=tables.convolution(x, w, "ternary", "binary"), dx=dx, dw=dw)
 """
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import bnnlib
 from bnnlib import paths
+from bnnlib.report import notebooks
+from bnnlib.runs import cluster
 
 # A line imports only from lines below it, and from itself; parts of one line do not import each other.
 LAYERS = """
@@ -92,3 +94,17 @@ def test_nothing_speaks_of_modules_that_have_moved():
     for path in [*paths.ROOT.glob("*.md"), *LIBRARY.rglob("*.md"), *LIBRARY.rglob("*.py"), paths.DATA / "README.md"]:
         for name in re.findall(r"\bbnnlib/[\w/]+\.py\b", path.read_text()):
             assert (paths.ROOT / name).exists(), f"{path} speaks of {name}"
+
+
+def test_an_edit_in_any_wing_is_seen_by_what_compares_the_library(tmp_path, monkeypatch):
+    """``reproduce --resume`` skips what nothing has changed for; a cluster refuses workers with other code."""
+    page = paths.ROOT / "notebooks" / "08_packed_execution.ipynb"
+    wing = tmp_path / "packed"
+    wing.mkdir()
+    (tmp_path / "__init__.py").write_text("")
+    monkeypatch.setattr(bnnlib, "__file__", str(tmp_path / "__init__.py"))
+    seen = set()
+    for text in ("a = 1", "a = 2"):
+        (wing / "network.py").write_text(text)
+        seen.add((notebooks._fingerprint(page, {}), cluster.code_version.__wrapped__()))
+    assert len(seen) == 2

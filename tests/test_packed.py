@@ -448,7 +448,7 @@ def test_numbers_are_bytes_where_they_fit(monkeypatch):
 
 OTHER_PROCESSOR = """
 import sys, numpy as np
-from bnnlib import processor
+from bnnlib.kernels import processor
 from bnnlib.packed import PackedNet
 assert processor.counting() == sys.argv[4]
 assert not processor.counts_bits_in_vectors() and not processor.multiplies_bytes()
@@ -475,13 +475,12 @@ def test_an_older_processor_gives_the_same(tmp_path, content, name, features, co
 VECTOR_COUNT = """
 import sys
 from numba import njit, types
-from bnnlib import processor
-from bnnlib.packed import codes, simd
+from bnnlib.kernels import deficits, layouts, processor
 assert processor.counting() == "word" and processor.counts_bits_in_vectors()
-assert codes.triples() == (sys.argv[1] == "vnni")
+assert layouts.triples() == (sys.argv[1] == "vnni")
 @njit(error_model="numpy")
 def add(sums, acts, starts, tables, weights, run):
-    simd.add_deficits(sums, 0, acts, starts, 0, 0, 0, tables, weights, 0, 1, run)
+    deficits.add_deficits(sums, 0, acts, starts, 0, 0, 0, tables, weights, 0, 1, run)
 array = lambda kind, axes: types.Array(kind, axes, "C")
 signature = (array(types.int32, 1), array(types.uint32, 1), array(types.intp, 1), array(types.uint8, 2),
              array(types.uint32, int(sys.argv[2])), types.intp)

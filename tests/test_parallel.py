@@ -103,7 +103,8 @@ def test_when_the_time_is_up_nothing_more_begins():
 
 CHILD = """
 import functools, signal, sys
-from bnnlib import cli, runner, studies
+from bnnlib import cli, studies
+from bnnlib.runs import runner
 from tests.test_parallel import BINARY, PLAIN, QUICK
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what is in its background deaf to it
 runner.train_runs = functools.partial(runner.train_runs, options=PLAIN)

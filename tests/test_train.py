@@ -161,7 +161,7 @@ def test_pretraining_goes_on_where_it_stopped(tmp_path):
 
 CHILD = """
 import sys
-from bnnlib.runner import train_anew, train_runs
+from bnnlib.runs.runner import train_anew, train_runs
 from tests.test_train import slow_run
 train_runs([slow_run()], "cpu")
 """

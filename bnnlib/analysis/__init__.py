@@ -1,0 +1,12 @@
+"""What follows from the results.
+
+==================  ============================================================
+``intervals``       differences of accuracies and how sure they are
+``claims``          the claims of the paper, and a verdict on each
+``tuning``          decisions of training, one at a time
+``ladder``          methods from after the paper, one at a time
+``recipe``          steps from the binary network within a budget
+``recommendation``  the recipe on committed results
+``choices``         all choices of binary and ternary, and a model of them
+==================  ============================================================
+"""

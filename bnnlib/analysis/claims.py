@@ -59,7 +59,7 @@ COLUMNS = [
     "reading_why", "not_comparable", "how", "source", "note",
 ]  # fmt: skip
 PROTOCOLS = {"mnist": "short", "cifar10": "sitting"}  # under which most networks of full size are trained here
-# points within which two accuracies count as equal, of a data set on which the paper's own networks span 0.4 and 4.8
+# points within which two accuracies count as equal, of a data set on which the paper's own networks span 0.5 and 4.8
 MARGINS = {"mnist": 0.2, "cifar10": 1.0}
 STUDIES = {"mnist": ("lenet-mnist", "comparators-mnist"), "cifar10": ("vggnet-cifar10", "comparators-cifar10")}
 MEASURES = {  # of a result, by kind

@@ -21,13 +21,23 @@ from bnnlib.specs import RunSpec
 
 SIDE = """
 import json, sys, time
+from importlib import import_module
 import torch
-from bnnlib.augment import batches
 from bnnlib.data import Data
-from bnnlib.execution import Execution
-from bnnlib.models import ARCHS
 from bnnlib.specs import ModelSpec, RunSpec, TrainSpec
-from bnnlib.train import Training
+
+def get(name, *modules):  # of the first module that this version has
+    for module in modules:
+        try:
+            return getattr(import_module(f"bnnlib.{module}"), name)
+        except ModuleNotFoundError as error:
+            missing = error
+    raise missing
+
+batches = get("batches", "training.augment", "augment")
+Execution = get("Execution", "training.execution", "execution")
+ARCHS = get("ARCHS", "nn.models", "models")
+Training = get("Training", "training.loop", "train")
 
 task = json.loads(sys.argv[1])
 run = RunSpec(ModelSpec(**task["model"]), TrainSpec(**task["train"]), 0)
@@ -61,7 +71,7 @@ def against(other: Path, seconds: float, rounds: int) -> Iterator[dict]:
         UserError: there is nothing to measure, or the other folder is no checkout of this project, or cannot train.
     """
     training.check_time(seconds, rounds)
-    if not (other / "bnnlib" / "train.py").exists():
+    if not (other / "bnnlib" / "specs.py").exists():
         raise UserError(f"{other} is no checkout of this project; make one: git worktree add {other} COMMIT")
     for run in tqdm(training.sitting_cases(), unit="case", disable=None):
         ours, theirs = [], []

@@ -260,7 +260,7 @@ def _this_python() -> type:
 
 def _fingerprint(path: Path, parameters: Mapping[str, object]) -> str:
     """Hash of all that decides what a notebook does: its code, its parameters and the library."""
-    library = [file.read_text() for file in sorted(Path(__file__).parent.glob("*.py"))]
+    library = [file.read_text() for file in sorted(Path(bnnlib.__file__).parent.rglob("*.py"))]
     cells = [[cell["cell_type"], cell["source"]] for cell in read(path)["cells"]]
     return hashlib.sha256(json.dumps([cells, dict(parameters), library], sort_keys=True).encode()).hexdigest()
 

@@ -25,7 +25,10 @@ from bnnlib.files import read_json, write_atomic
 from bnnlib.report import explorer, notebooks
 from bnnlib.report.refresh import WIDGET
 
-PAGES = ("CONTRIBUTING.md", "CHANGELOG.md", "bnnlib/README.md", "data/README.md", "data/energy/README.md")
+PAGES = (
+    "CONTRIBUTING.md", "CHANGELOG.md", "bnnlib/README.md", "bnnlib/training/README.md", "data/README.md",
+    "data/energy/README.md",
+)  # fmt: skip
 MARK = "searchindex.js"  # every site has it
 STATIC = Path(__file__).parent / "static"
 LINK = re.compile(r"\]\(([^)#?\s]+)[^)]*\)")
@@ -51,6 +54,7 @@ figures
 Data <data/README>
 data/energy/README
 bnnlib/README
+bnnlib/training/README
 CONTRIBUTING
 CHANGELOG
 ```

@@ -127,7 +127,7 @@ def task_key(run: RunSpec) -> str:
 def code_version() -> str:
     """Version and the start of a hash of the source of bnnlib, as this process has it."""
     digest = hashlib.sha256()
-    for path in sorted(Path(bnnlib.__file__).parent.glob("*.py")):
+    for path in sorted(Path(bnnlib.__file__).parent.rglob("*.py")):
         digest.update(path.read_bytes())
     return f"bnnlib {bnnlib.__version__} ({digest.hexdigest()[:8]})"
 

@@ -1,7 +1,7 @@
 """How a training is executed: options that change the time it takes, and its result by no more than rounding.
 
 They are not part of a spec, for the same run may be made on any machine; a result file says which were used. Defaults
-by device, with the measurement behind each in bnnlib/README.md, "How fast":
+by device, with the measurement behind each in bnnlib/training/README.md, "How fast":
 
 ============= ===== ===== =========================================================================================
 option        CPU   CUDA  meaning
