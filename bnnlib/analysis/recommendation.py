@@ -1,6 +1,6 @@
 """The recipe on committed results: which network for so many microjoules, why, and the commands to get it.
 
-``walk`` decides; this file gives it what was measured and says what came out.
+``recipe.walk`` decides; this file gives it what was measured and says what came out.
 """
 
 import json
@@ -132,7 +132,7 @@ def recommend(
     arch: str, budget_uj: float, study: str | None = None, protocol: str = "short", table: str = "icmla2020",
     by: str = "validation", confidence: float = 0.95, together: bool = False,
 ) -> Recommendation:  # fmt: skip
-    """The network for a budget from the committed results; see ``walk`` for what the arguments mean.
+    """The network for a budget from the committed results; see ``recipe.walk`` for what the arguments mean.
 
     Raises:
         UserError: a name is unknown, there are no results, or the budget is too small.

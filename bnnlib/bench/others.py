@@ -1,4 +1,4 @@
-"""Other ways to run the networks of ``bench_packed``: OpenVINO's binary convolution, int8 in torch and onnxruntime.
+"""Other ways to run the networks of ``packed``: OpenVINO's binary convolution, int8 in torch and onnxruntime.
 
 None of what is imported in here but torch is needed by anything else; a side that is not installed is left out.
 """

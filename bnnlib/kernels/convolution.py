@@ -21,7 +21,7 @@ from bnnlib.kernels.simd import LANES, add_rows, count_mismatches, sign_bits
 # What is used again before it leaves the first-level cache, 32 KiB of most processors; tuned by measurement:
 CELLS = 64  # pooled places; as many images as have so many go together
 PATCH_CELLS, PATCH_WIDTH = 16, 96  # the patches behind some of these places, cut to some floats, for all outputs
-KERNELS = 64  # kernels, cut to ``fast``'s blocks, for all places
+KERNELS = 64  # kernels, cut to ``forward``'s blocks, for all places
 
 
 @compiled

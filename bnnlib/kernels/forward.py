@@ -202,7 +202,7 @@ def _xnor(x: Tensor, w: Tensor) -> Tensor:
 
 
 def _blocks(w: Tensor) -> Tensor:
-    """Kernels [O, K, K, C] as ``kernels.input_gradient`` wants them, [K, K C / B, O, B]."""
+    """Kernels [O, K, K, C] as ``convolution.input_gradient`` wants them, [K, K C / B, O, B]."""
     outputs, size, _, channels = w.shape
     row = size * channels
     block = next(b for b in BLOCKS if row % b == 0)

@@ -96,7 +96,7 @@ class _Step(torch.autograd.Function):
 
 
 def _quantized(grad: Tensor, winner: Tensor, bits: int) -> tuple[Tensor, int, float]:
-    """Gradient of the sums before the pooling, int8 [N, h, w, O]; its digits (``lookup_kernels``) and its unit."""
+    """Gradient of the sums before the pooling, int8 [N, h, w, O]; its digits (``lookups``) and its unit."""
     levels = 2 ** (bits - 1) - 1
     low, high = torch.aminmax(grad)  # a NaN is both
     top = max(float(high), -float(low))

@@ -114,7 +114,7 @@ def _store_sums(typing, y, at, deficits, start, base, unit):
 
 @compiled
 def _sums_of(acts, geometry, tables, weights, most, factor, base, y, outputs, total, first, last):
-    """Units of the sums; a unit is a tile of dot products for a block of outputs, as in ``packed.kernels.to_bits``."""
+    """Units of the sums; a unit is a tile of dot products for a block of outputs, as in ``dot_products.to_bits``."""
     rows, columns, elements, height, width, real_width = geometry
     blocks = weights.shape[0]
     most_sum, unit = np.float32(base), np.float32(factor)  # sums are exact: they are smaller than 2^24

@@ -1,4 +1,4 @@
-"""The kernels of ``kernels`` for a whole batch, its images shared between as many threads as torch uses.
+"""The kernels of training for a whole batch, its images shared between as many threads as torch uses.
 
 The threads are OpenMP's, as torch's are: threads of another kind would work against torch's, which wait busily. One
 thread calls a kernel directly, or OpenMP would wait busily too, for nothing, on the core of a neighbour.
@@ -209,7 +209,7 @@ def share(threads: int) -> None:
 
 
 def run(kernel: object, *arguments: torch.Tensor | np.ndarray | int) -> None:
-    """Call a kernel of ``kernels`` on tensors, arrays and numbers, in all threads."""
+    """Call a kernel of training on tensors, arrays and numbers, in all threads."""
     arrays = [a.detach().numpy() if isinstance(a, torch.Tensor) else a for a in arguments]
     threads = count()
     if threads == 1:

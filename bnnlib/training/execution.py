@@ -6,7 +6,7 @@ by device, with the measurement behind each in bnnlib/training/README.md, "How f
 ============= ===== ===== =========================================================================================
 option        CPU   CUDA  meaning
 ============= ===== ===== =========================================================================================
-kernels       yes   no    this project's own convolutions (``fast``, ``kernels``)
+kernels       yes   no    this project's own convolutions (``bnnlib.kernels``)
 amp           no    yes   bfloat16 autocast in training; evaluation is always float32, in which ±1 sums are exact
 channels_last yes   yes   memory layout of the convolutions
 compile       no    no    torch.compile
