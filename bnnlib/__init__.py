@@ -3,7 +3,6 @@
 from importlib import import_module
 
 from bnnlib.errors import UserError
-from bnnlib.nn.models import build
 from bnnlib.specs import ModelSpec, RunSpec, TrainSpec
 
 __version__ = "0.2.0"
@@ -11,13 +10,14 @@ __version__ = "0.2.0"
 # imported when they are first asked for: pandas and torchvision take seconds, which `bnn --help` need not wait for
 _LATER = {
     "Data": "data",
+    "build": "nn.models",
     "binarize": "nn.binarization",
     "energy_uj": "energy",
     "export_onnx": "export",
     "fit": "training.fitting",
     "profile": "energy",
 }
-__all__ = ["ModelSpec", "RunSpec", "TrainSpec", "UserError", "build", *_LATER]
+__all__ = ["ModelSpec", "RunSpec", "TrainSpec", "UserError", *_LATER]
 
 
 def __getattr__(name: str) -> object:

@@ -192,6 +192,24 @@ def test_help_lists_the_commands():
     assert all(command in done.stdout for command in commands)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], ["train", "nothing"], ["cost", "lenet5", "--weights", "x"], ["recommend", "--help"], ["runs", "-z"]],
+)
+def test_help_and_mistakes_do_not_wait_for_torch(words):
+    code = f"""
+import sys, bnnlib.cli
+sys.argv = ["bnn", *{words}]
+try:
+    bnnlib.cli.main()
+except SystemExit:
+    pass
+print([name for name in ("torch", "pandas", "matplotlib") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=paths.ROOT)
+    assert done.stdout.endswith("[]\n"), done.stdout + done.stderr
+
+
 def test_training_prints_no_bar_into_a_log(bnn, tiny):
     _, _, err = bnn("train", "tiny", "--seed", "0")
     assert err == ""

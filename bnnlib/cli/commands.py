@@ -6,7 +6,7 @@ import sys
 import click
 
 import bnnlib
-from bnnlib import paths, studies
+from bnnlib import paths
 from bnnlib.cli.bench import benchmarks
 from bnnlib.cli.hardware import hardware
 from bnnlib.cli.packed import export, predict, verify
@@ -41,12 +41,12 @@ def cost(
     arch: str, weights: str | None, acts: str | None, width: float, table: str, memory: str | None, as_json: bool
 ) -> None:
     """Energy of one classification of ARCH (lenet5, vggnet7), layer by layer; all binary unless told."""
-    from bnnlib.energy.breakdown import cost_rows, printed
-
     layers = LAYERS.get(arch, 1)
     spec = ModelSpec(
         arch, weights if weights is not None else "b" * layers, acts if acts is not None else "b" * (layers - 1), width
     )
+    from bnnlib.energy.breakdown import cost_rows, printed  # torch takes seconds, and a mistake is told before
+
     rows = cost_rows(spec, table, memory)
     energies = ["energy_fj", "memory_fj"] if memory else ["energy_fj"]
     if as_json:
@@ -94,8 +94,7 @@ def train(
 
     A run that fails is reported and does not stop the others; the exit status is then 1.
     """
-    from bnnlib.runs import runner
-    from bnnlib.training.execution import Execution
+    from bnnlib import studies
 
     if protocol is None and (name is None or name in studies.get_study(study).networks):
         protocol = "short"
@@ -104,6 +103,9 @@ def train(
         raise UserError("--overwrite with --max-minutes begins anew each time; name one run with --name and --seed")
     if jobs is not None and scheduler not in (None, "local"):
         raise UserError(f"--jobs {jobs} is for this machine; a cluster trains as many at once as it has workers")
+    from bnnlib.runs import runner  # torch takes seconds, and a mistake is told before
+    from bnnlib.training.execution import Execution
+
     failed = 0
     try:
         left = runner.train_runs(
