@@ -351,5 +351,15 @@ class RunSpec(Spec):
     def __post_init__(self) -> None:
         _number("seed", self.seed, 0, int)
 
+    @property
+    def network(self) -> str:
+        """``L1T`` of ``L1T-short``."""
+        return self.name.rpartition("-")[0]
+
+    @property
+    def protocol(self) -> str:
+        """``short`` of ``L1T-short``."""
+        return self.name.rpartition("-")[2]
+
     def as_dict(self) -> dict:
         return {"model": self.model.as_dict(), "train": self.train.as_dict(), "seed": self.seed}

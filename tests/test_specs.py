@@ -203,7 +203,7 @@ def test_studies_hold_the_papers_networks_and_seeds():
     assert {run.model.width for run in studies.runs("vggnet-cifar10", protocol="reduced")} == {1 / 8, 1 / 4, 1 / 2}
     for study in ("comparators-cifar10", "tuning-cifar10"):
         reduced = studies.runs(study, protocol="reduced")
-        assert {run.name.removesuffix("-reduced") for run in reduced} == set(studies.STUDIES[study].networks)
+        assert {run.network for run in reduced} == set(studies.STUDIES[study].networks)
         assert {(run.model.width, run.train.epochs) for run in reduced} == {(1 / 8, 5)}
     assert [run.train.bipolar for run in studies.runs("tuning-mnist", "bipolar-1e-6")] == [1e-6] * 3
     assert all(run.train.pretrain_epochs for run in studies.runs("tuning-cifar10", "PTRELU"))

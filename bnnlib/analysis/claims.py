@@ -149,7 +149,7 @@ def load_seeds(dataset: str, protocol: str, kind: str = "accuracy") -> Seeds:
         for run in studies.runs(study, protocol=protocol) if protocol in studies.STUDIES[study].protocols else []:
             result = results.load_result(run)
             if result is not None:
-                found.setdefault(run.name.rpartition("-")[0], []).append(MEASURES[kind](result))
+                found.setdefault(run.network, []).append(MEASURES[kind](result))
     return found
 
 

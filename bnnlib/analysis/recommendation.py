@@ -25,7 +25,7 @@ def measured(study: str, protocol: str = "short", table: str = "icmla2020") -> d
         UserError: study, protocol or table is unknown, or the binary network has no result; names the command.
     """
     runs = studies.runs(study, protocol=protocol)
-    models = {run.name.removesuffix(f"-{protocol}"): run.model for run in runs}
+    models = {run.network: run.model for run in runs}
     if START not in models:
         raise UserError(f"study {study} has no network {START!r} to start from; use one of {', '.join(STUDY.values())}")
     rows = results.load_results(study, protocol)

@@ -36,7 +36,7 @@ def decisions(study: str = "tuning-mnist", protocol: str = "short", table: Table
     if study not in BASELINES:
         raise UserError(f"study {study!r} tunes no network; use one of {', '.join(BASELINES)}")
     base = studies.runs(BASELINES[study], "binary", protocol)[0]
-    models = {run.name.removesuffix(f"-{protocol}"): run.model for run in studies.runs(study, protocol=protocol)}
+    models = {run.network: run.model for run in studies.runs(study, protocol=protocol)}
     own, capacity = (results.load_results(name, protocol) for name in (study, base.study))
     seeds = {
         accuracy: {"binary": by_network(capacity, accuracy).get("binary", ())} | by_network(own, accuracy)

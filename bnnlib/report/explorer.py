@@ -91,7 +91,7 @@ def _measured(arch: str) -> list[dict]:
         found = results.load_results(study, protocol)
         if found.empty:
             continue
-        models = {run.name.removesuffix(f"-{protocol}"): run.model for run in studies.runs(study, protocol=protocol)}
+        models = {run.network: run.model for run in studies.runs(study, protocol=protocol)}
         points = [
             _spec(row.network, models[row.network])
             | {"accuracy": row.test_mean, "sd": None if pd.isna(row.test_std) else row.test_std, "n": int(row.n)}

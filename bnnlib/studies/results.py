@@ -77,12 +77,11 @@ def load_results(study: str, protocol: str | None = None) -> pd.DataFrame:
     for run in studies.runs(study, protocol=protocol):
         result = load_result(run)
         if result is not None:
-            network, _, used = run.name.rpartition("-")
             rows.append(
                 {
                     "study": study,
-                    "network": network,
-                    "protocol": used,
+                    "network": run.network,
+                    "protocol": run.protocol,
                     "epochs": run.train.epochs,
                     "energy_uj": energy_uj(run.model),
                     "path": result_path(run),
