@@ -38,9 +38,10 @@ full: environment ## as reproduce, but train the long runs anew (hours; needs th
 report: environment ## build the report from the committed notebooks as they are (seconds): build/html/index.html
 	$(PY) -m bnnlib.cli report $(ARGS)
 
-lint: environment ## check the style
+lint: environment ## check the style, and which part of the library imports which
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m pytest -q tests/test_layers.py
 
 clean: ## delete what was built; data sets, .venv and the checkpoints of unfinished trainings stay
 	rm -rf .pytest_cache .ruff_cache .hypothesis

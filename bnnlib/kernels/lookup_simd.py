@@ -13,6 +13,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from bnnlib.kernels.compiling import inlined
+from bnnlib.kernels.forms import call, constant, load, splat
 from bnnlib.kernels.processor import widest_lookup
 from bnnlib.kernels.simd import BYTE, INDEX, SHORT, WORD, _data
 
@@ -29,19 +30,9 @@ def _places(places: list[int]) -> ir.Constant:
     return ir.Constant(ir.VectorType(WORD, len(places)), places)
 
 
-def _repeated(builder: ir.IRBuilder, scalar: ir.Value, count: int) -> ir.Value:
-    first = builder.insert_element(ir.Constant(ir.VectorType(scalar.type, count), ir.Undefined), scalar, WORD(0))
-    return builder.shuffle_vector(first, first, _places([0] * count))
-
-
-def _load(builder: ir.IRBuilder, pointer: ir.Value, kind: ir.Type) -> ir.Value:
-    return builder.load(builder.bitcast(pointer, kind.as_pointer()), align=1)
-
-
 def _look_up(builder: ir.IRBuilder, table: ir.Value, places: ir.Value) -> ir.Value:
-    function = ir.FunctionType(places.type, [places.type, places.type])
     name = {32: "llvm.x86.avx2.pshuf.b", 64: "llvm.x86.avx512.pshuf.b.512"}[places.type.count]
-    return builder.call(cgutils.get_or_insert_function(builder.module, function, name), [table, places])
+    return call(builder, name, places.type, table, places)
 
 
 @intrinsic
@@ -50,10 +41,10 @@ def store_table(typing, tables, at, a, b, c, d):
 
     def generate(context, builder, signature, arguments):
         tables = _data(context, builder, signature, arguments, 0)
-        total = ir.Constant(TABLE, [OFFSET] * 16)
+        total = constant(TABLE, OFFSET)
         for bit, value in enumerate(arguments[2:]):
-            plus = _repeated(builder, value, 16)
-            minus = builder.sub(ir.Constant(TABLE, [0] * 16), plus)
+            plus = splat(builder, value, 16)
+            minus = builder.sub(constant(TABLE, 0), plus)
             signs = _places([i + 16 * (i >> bit & 1) for i in range(16)])
             total = builder.add(total, builder.shuffle_vector(minus, plus, signs))
         builder.store(total, builder.bitcast(builder.gep(tables, [arguments[1]]), TABLE.as_pointer()), align=1)
@@ -65,8 +56,7 @@ def store_table(typing, tables, at, a, b, c, d):
 def _adder(columns: int, width: int) -> Callable:
     """The intrinsic that adds lookups for ROWS rows and so many columns, ``width`` of them at once."""
     vectors = columns // width
-    row_bytes, shorts = ir.VectorType(BYTE, width), ir.VectorType(SHORT, width // 2)
-    words = ir.VectorType(WORD, width)
+    shorts, words = ir.VectorType(SHORT, width // 2), ir.VectorType(WORD, width)
 
     @intrinsic
     def add(typing, target, targets, shifts, tables, starts, first, row_jump, codes, at, code_jump, segments, steps):
@@ -77,8 +67,8 @@ def _adder(columns: int, width: int) -> Callable:
             first, row_jump, at, code_jump, segments, steps = (arguments[i] for i in (5, 6, 8, 9, 10, 11))
             codes = builder.gep(codes, [at])
             members = [builder.add(first, INDEX(m)) for m in range(ROWS)]
-            eight = ir.Constant(shorts, [8] * (width // 2))
-            none = ir.Constant(shorts, [0] * (width // 2))
+            eight = constant(shorts, 8)
+            none = constant(shorts, 0)
             # pairs of bytes as they are, and the upper ones alone: what overflows is lost in both
             pairs, uppers = (
                 [[cgutils.alloca_once_value(builder, none) for _ in range(vectors)] for _ in members] for _ in (0, 1)
@@ -91,11 +81,9 @@ def _adder(columns: int, width: int) -> Callable:
                 base = builder.gep(codes, [builder.mul(s, code_jump)])
                 with cgutils.for_range_slice(builder, INDEX(0), steps, INDEX(1)) as (k, _):
                     column = builder.gep(base, [builder.mul(k, INDEX(columns))])
-                    places = [
-                        _load(builder, builder.gep(column, [INDEX(width * v)]), row_bytes) for v in range(vectors)
-                    ]
+                    places = [load(builder, builder.gep(column, [INDEX(width * v)]), width) for v in range(vectors)]
                     for m, row in enumerate(rows):
-                        table = _load(builder, builder.gep(row, [builder.mul(k, INDEX(16))]), TABLE)
+                        table = load(builder, builder.gep(row, [builder.mul(k, INDEX(16))]), 16)
                         table = builder.shuffle_vector(table, table, _places([*range(16)] * (width // 16)))
                         for v in range(vectors):
                             found = builder.bitcast(_look_up(builder, table, places[v]), shorts)
@@ -103,9 +91,9 @@ def _adder(columns: int, width: int) -> Callable:
                             upper = builder.lshr(found, eight)
                             builder.store(builder.add(builder.load(uppers[m][v]), upper), uppers[m][v])
             offset = builder.trunc(builder.mul(builder.mul(segments, steps), INDEX(OFFSET)), WORD)
-            offset = _repeated(builder, offset, width)
+            offset = splat(builder, offset, width)
             for m, member in enumerate(members):
-                shift = _repeated(builder, builder.load(builder.gep(shifts, [member])), width)
+                shift = splat(builder, builder.load(builder.gep(shifts, [member])), width)
                 to = builder.gep(target, [builder.load(builder.gep(targets, [member]))])
                 for v in range(vectors):
                     upper = builder.load(uppers[m][v])

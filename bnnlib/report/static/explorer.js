@@ -1,5 +1,5 @@
 "use strict";
-// The energy explorer. The first half is arithmetic, the same as bnnlib/energy.py; the second half is the page.
+// The energy explorer. The first half is arithmetic, the same as bnnlib/energy/cost.py; the second half is the page.
 // window.bnnData comes from bnnlib/report/explorer.py.
 
 const bnn = {
