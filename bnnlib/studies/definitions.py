@@ -102,6 +102,9 @@ def _beyond(binary: ModelSpec, protocols: dict[str, Protocol], *, augment: str, 
         "acts-first": {"stages": "acts-first"},
         "bits": {"stages": "bits"},
         "linear": {"schedule": "linear"},
+        "gradients-8": {"gradient_bits": 8},
+        "gradients-6": {"gradient_bits": 6},
+        "gradients-4": {"gradient_bits": 4},
         augment: {"augment": augment},
         "cutout": {"cutout": cutout},
     }
@@ -238,7 +241,7 @@ STUDIES = {
     "tuning-cifar10": _tuning(_vggnet("b" * 9, "b" * 8), VGGNET_PROTOCOLS, ("1e-5", "1e-6", "5e-7", "1e-7", "1e-8")),
     "beyond-mnist": _beyond(
         _lenet("bbbb", "bbb"),
-        {"short": Protocol(LENET_SHORT.but(lr=3e-3), LENET_SHORT, {"binary": 0, "bireal": 0, "": 3})},
+        {"short": Protocol(LENET_SHORT.but(lr=3e-3), LENET_SHORT, {"binary": 0, "bireal": 0, "gradients-6": 5, "": 3})},
         augment="affine",
         cutout=8,
     ),
