@@ -265,6 +265,11 @@ def set_gradient_bits(model: nn.Sequential, bits: int) -> None:
             module.gradient_bits = bits if module.weight_operand in few and inputs in few else 0
 
 
+def layers_with(model: nn.Module, *operands: str) -> list[nn.Module]:
+    """The layers of a network whose weights have one of these operands, such as ``binary``."""
+    return [module for module in model.modules() if getattr(module, "weight_operand", None) in operands]
+
+
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
     """Every module in eval mode (nothing running is updated), and back to the mode that each had."""

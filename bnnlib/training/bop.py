@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from bnnlib.nn.layers import layers_with
+
 
 class Bop(torch.optim.Adam):
     """A weight flips where the moving average m of its gradients is larger than a threshold and of the weight's sign.
@@ -15,12 +17,12 @@ class Bop(torch.optim.Adam):
         model: its binary layers (``weight_operand``) are set to the signs of their weights and stay binary.
         lr: rate of Adam.
         gamma: share of a new gradient in m, at that rate.
-        threshold: of m.
+        threshold: how large abs(m) must be to flip a weight.
         arguments: those of Adam.
     """
 
     def __init__(self, model: nn.Module, lr: float, gamma: float, threshold: float, **arguments) -> None:
-        binary = [m.weight for m in model.modules() if getattr(m, "weight_operand", None) == "binary"]
+        binary = [layer.weight for layer in layers_with(model, "binary")]
         kept = {id(w) for w in binary}
         rest = [p for p in model.parameters() if id(p) not in kept]
         with torch.no_grad():

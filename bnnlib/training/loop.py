@@ -19,7 +19,7 @@ from tqdm import tqdm
 from bnnlib import data as datasets
 from bnnlib.errors import UserError
 from bnnlib.files import write_atomic
-from bnnlib.nn.layers import set_gradient_bits
+from bnnlib.nn.layers import layers_with, set_gradient_bits
 from bnnlib.nn.models import ARCHS, build
 from bnnlib.specs import RunSpec, TrainSpec
 from bnnlib.training import stages
@@ -101,9 +101,7 @@ class Training:
         self.loss_sum = torch.zeros((), device=self.device)
         self.hits = torch.zeros((), device=self.device, dtype=torch.long)
         self.generator = torch.Generator().manual_seed(run.seed)
-        self.clipped = [
-            m.weight for m in self.model.modules() if getattr(m, "weight_operand", None) in ("binary", "ternary")
-        ]
+        self.clipped = [layer.weight for layer in layers_with(self.model, "binary", "ternary")]
         self.history: list[dict] = []
         self.best_epoch, self.best_state, self.seconds = 0, {}, 0.0
 

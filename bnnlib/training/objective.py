@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnnlib.errors import UserError
+from bnnlib.nn.layers import layers_with
 from bnnlib.specs import TrainSpec
 from bnnlib.training.bop import Bop
 
@@ -46,7 +47,7 @@ def training_loss(spec: TrainSpec, logits: Tensor, labels: Tensor, teacher: Tens
 
 def bipolar_penalty(model: nn.Module) -> Tensor:
     """Sum of 1 - w^2 over the latent weights of the binary layers (Tang et al., AAAI 2017); gradient -2 w."""
-    layers = [m for m in model.modules() if getattr(m, "weight_operand", None) == "binary"]
+    layers = layers_with(model, "binary")
     if not layers:
         raise UserError("the bipolar regulariser needs a binary layer; set bipolar=0")
     return sum((1 - m.weight.square()).sum() for m in layers)

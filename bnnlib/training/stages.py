@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
+from bnnlib.nn.layers import layers_with
 from bnnlib.specs import TrainSpec
 
 BITS = ("fixed8", "fixed4", "fixed2")  # of ``bits``, a quarter of the epochs each; then the layer's own
@@ -34,7 +35,7 @@ def weight_operand(own: str, stages: str, progress: float) -> str:
 def of_epoch(model: nn.Module, spec: TrainSpec, epoch: int) -> Iterator[None]:
     """Inside, ``model`` is as it trains in this epoch, counted from 0."""
     progress = epoch / spec.epochs
-    few = [m for m in model.modules() if getattr(m, "weight_operand", None) in ("binary", "ternary")]
+    few = layers_with(model, "binary", "ternary")
     own = [layer.weight_operand for layer in few]
     for module in model.modules():
         if hasattr(module, "progress"):
