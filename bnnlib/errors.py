@@ -1,4 +1,4 @@
-"""The one exception for a user's mistake."""
+"""Messages: the one exception for a user's mistake, and numbers with their noun."""
 
 
 class UserError(Exception):
@@ -7,3 +7,8 @@ class UserError(Exception):
     Its text is one line: it names the bad value, what would be right and, where there is one, the command that mends
     it. The command line prints it as ``bnn: TEXT`` and exits with status 2.
     """
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -320,9 +320,9 @@ class TrainSpec(Spec):
                 raise UserError(
                     f"the teacher learns {self.teacher.dataset!r}, its pupil {self.dataset!r}; use the same"
                 )
-        asked = [n for n in ("label_smoothing", "distill") if getattr(self, n)] + ["logit_scale"] * (
-            self.logit_scale != 1
-        )
+        asked = [n for n in ("label_smoothing", "distill") if getattr(self, n)]
+        if self.logit_scale != 1:
+            asked.append("logit_scale")
         if asked and self.loss != "cross_entropy":
             raise UserError(f"{asked[0]} is a change of the cross entropy; set loss='cross_entropy', not {self.loss!r}")
 

@@ -263,8 +263,8 @@ def _needs(candidates: list[str], kind: str) -> list[str]:
 
 def off_by(difference: float, kind: str) -> str:
     """``higher here by 0.12 points``, for example."""
-    size = f"{abs(difference):.2g}{' uJ' * (kind == 'energy')}"
-    size = size if kind in ("energy", "ratio") else f"{abs(difference):.2f} points"
+    sizes = {"energy": f"{abs(difference):.2g} uJ", "ratio": f"{abs(difference):.2g}"}
+    size = sizes.get(kind, f"{abs(difference):.2f} points")
     return f"{'higher' if difference > 0 else 'lower'} here by {size}"
 
 

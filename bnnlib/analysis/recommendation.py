@@ -44,7 +44,7 @@ def measured(study: str, protocol: str = "short", table: str = "icmla2020") -> d
 def _others(study: str, protocol: str) -> str:
     """The protocols that have results, for an error."""
     others = [
-        f"; --protocol {name} has results" + " of reduced networks" * (one.width < 1)
+        f"; --protocol {name} has results" + (" of reduced networks" if one.width < 1 else "")
         for name, one in studies.get_study(study).protocols.items()
         if name != protocol and any(path.name.startswith(f"{START}-") for path in results.result_files(study, name))
     ]
@@ -93,8 +93,8 @@ class Recommendation:
     def commands(self, name: str) -> dict[str, str]:
         """The ``bnn`` commands that cost and train a network."""
         model = self.networks[name].model
-        wider = f" --width {model.width:g}" * (model.width != 1)
-        other = f" --table {self.table}" * (self.table != "icmla2020")
+        wider = f" --width {model.width:g}" if model.width != 1 else ""
+        other = f" --table {self.table}" if self.table != "icmla2020" else ""
         return {
             "cost": f"bnn cost {model.arch} --weights {model.weights} --acts {model.acts}{wider}{other}",
             "train": f"bnn train {self.study} --name {name}-{self.protocol}",

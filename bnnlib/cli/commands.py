@@ -10,7 +10,7 @@ from bnnlib import paths
 from bnnlib.cli.bench import benchmarks
 from bnnlib.cli.hardware import hardware
 from bnnlib.cli.packed import export, predict, verify
-from bnnlib.errors import UserError
+from bnnlib.errors import UserError, counted
 from bnnlib.specs import DATASETS, LAYERS, ModelSpec
 
 
@@ -114,9 +114,9 @@ def train(
         )  # fmt: skip
     except runner.RunsFailedError as error:
         failed, left = len(error.failed), error.left
-        click.echo(f"{failed} run{'s' * (failed != 1)} failed")
+        click.echo(f"{counted(failed, 'run')} failed")
     if left:
-        click.echo(f"{left} run{'s' * (left != 1)} left; the same command goes on")
+        click.echo(f"{counted(left, 'run')} left; the same command goes on")
     if failed or left:
         sys.exit(1 if failed else 75)
 

@@ -45,16 +45,18 @@ def number(value: float | str | None, kind: str, sd: float | None = None, n: flo
 def counts(judged: pd.DataFrame) -> str:
     """How many of the claims have which verdict: ``5 hold, 9 miss (9 higher here), 1 not yet run at full size``."""
     parts = []
-    for verdict, verb in ((claims.HOLDS, "hold"), (claims.MISSES, "miss")):
+    several = {claims.HOLDS: "hold", claims.MISSES: "miss"}
+    for verdict in (claims.HOLDS, claims.MISSES, claims.UNDECIDED, claims.NOT_COMPARABLE, claims.NOT_RUN):
         rows = judged[judged["verdict"] == verdict]
+        if rows.empty:
+            continue
+        said = f"{len(rows)} {verdict if len(rows) == 1 else several.get(verdict, verdict)}"
         higher, lower = (rows["difference"] > 0).sum(), (rows["difference"] < 0).sum()
         where = [f"{count} {word} here" for count, word in ((higher, "higher"), (lower, "lower")) if count]
-        said = f"{len(rows)} {verb}{'s' * (len(rows) == 1)}".replace("misss", "misses")
-        parts.append(said + f" ({', '.join(where)})" * (verdict == claims.MISSES and bool(where)) if len(rows) else "")
-    for verdict in (claims.UNDECIDED, claims.NOT_COMPARABLE, claims.NOT_RUN):
-        count = (judged["verdict"] == verdict).sum()
-        parts.append(f"{count} {verdict}" if count else "")
-    return ", ".join(part for part in parts if part)
+        if verdict == claims.MISSES and where:
+            said += f" ({', '.join(where)})"
+        parts.append(said)
+    return ", ".join(parts)
 
 
 def lines(judged: pd.DataFrame) -> list[str]:
@@ -62,7 +64,7 @@ def lines(judged: pd.DataFrame) -> list[str]:
     said = [f"{'claim':34}{'paper':>20}  {'here':32}verdict"]
     for row in judged.to_dict("records"):
         ours = number(row["ours"], row["kind"], row["sd"], row["n"])
-        verdict = row["verdict"] + f": {row['detail']}" * bool(row["detail"])
+        verdict = f"{row['verdict']}: {row['detail']}" if row["detail"] else row["verdict"]
         said.append(f"{row['id']:34}{number(row['paper_value'], row['kind']):>20}  {ours:32}{verdict}")
     return [*said, f"{len(judged)} claims: {counts(judged)}"]
 

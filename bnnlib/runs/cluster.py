@@ -16,7 +16,7 @@ from pathlib import Path
 
 import bnnlib
 from bnnlib import data
-from bnnlib.errors import UserError
+from bnnlib.errors import UserError, counted
 from bnnlib.runs.attempt import End, Task, attempt, checkpoint_path, one_line
 from bnnlib.runs.parallel import cores, deaf_to_ctrl_c, threads_each
 from bnnlib.specs import RunSpec
@@ -52,7 +52,7 @@ def ends(tasks: list[Task], scheduler: str, jobs: int | None, say: Callable[[str
         client = stack.enter_context(connected(scheduler))
         _check_workers(client, tasks)
         workers = len(client.nthreads())
-        say(f"{scheduler}: {workers} worker{'s' * (workers != 1)}" + "; waiting for the first" * (not workers))
+        say(f"{scheduler}: {counted(workers, 'worker')}" + ("" if workers else "; waiting for the first"))
         version = code_version()
         runs = {client.submit(train_task, task, version, key=task_key(task.run)): task.run for task in tasks}
         for future in as_completed(list(runs), loop=client.loop):

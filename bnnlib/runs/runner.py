@@ -96,7 +96,7 @@ def train_runs(
                         say(_keep(end))
                     elif end.failure is not None:
                         failed.append(end.run)
-                        again = train_command(end.run) + " --overwrite" * overwrite
+                        again = train_command(end.run) + (" --overwrite" if overwrite else "")
                         warn(f"{end.run.name} seed {end.run.seed} failed: {end.failure}; again: {again}")
                 bar.update(not end.left)
     finally:

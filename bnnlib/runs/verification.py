@@ -48,10 +48,15 @@ class Verification:
 
     def line(self) -> str:
         """For people."""
-        wrong = [f"{self.differing_sums} images with other sums"] * bool(self.differing_sums)
-        wrong += [f"{self.differing_predictions} other predictions"] * bool(self.differing_predictions)
-        wrong += ["packing it again gives another file"] * (not self.repacked)
-        wrong += [f"its result says {self.stated_accuracy:.2f} %"] * (self.stated_accuracy != self.packed_accuracy)
+        wrong = []
+        if self.differing_sums:
+            wrong.append(f"{self.differing_sums} images with other sums")
+        if self.differing_predictions:
+            wrong.append(f"{self.differing_predictions} other predictions")
+        if not self.repacked:
+            wrong.append("packing it again gives another file")
+        if self.stated_accuracy != self.packed_accuracy:
+            wrong.append(f"its result says {self.stated_accuracy:.2f} %")
         verdict = "DIFFERENT: " + ", ".join(wrong) if wrong else "all sums and predictions equal"
         return (
             f"{self.name}: {self.size:,} bytes; {self.images:,} test images: PyTorch {self.torch_accuracy:.2f} %, "

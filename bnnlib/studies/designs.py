@@ -39,5 +39,6 @@ def designed_choices(length: int, seed: int = 0, held_out: int = 8) -> tuple[lis
     others: list[str] = []
     while len(others) < held_out:
         choice = "".join(rng.choice(["b", "t"], length))
-        others += [choice] * (choice not in sample and choice not in others)
+        if choice not in sample and choice not in others:
+            others.append(choice)
     return sample, others

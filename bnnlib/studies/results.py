@@ -145,7 +145,7 @@ def status(study: str | None = None) -> list[dict]:
                     "energy_uj": energy_uj(run.model),
                     "device": result["device"] if result else None,
                     "spec_hash": run.hash,
-                    "command": train_command(run) + " --overwrite" * (state == "stale"),
+                    "command": train_command(run) + (" --overwrite" if state == "stale" else ""),
                 }
             )
     return rows

@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from bnnlib.errors import UserError
+from bnnlib.errors import UserError, counted
 
 WARM_UP_STEPS = 3  # before a graph is recorded: libraries set themselves up in their first calls
 
@@ -163,4 +163,4 @@ def device_name(device: str) -> str:
         ]
         model = names[0] if names else model
     threads = torch.get_num_threads()
-    return f"cpu: {model}, {threads} thread{'s' * (threads != 1)}"
+    return f"cpu: {model}, {counted(threads, 'thread')}"

@@ -64,11 +64,15 @@ def fit(
     Raises:
         UserError: the images do not fit the network, or the protocol asks for what needs a ModelSpec.
     """
-    foreign = [f"dataset {protocol.dataset!r}"] * (protocol.dataset != OWN) + ["a teacher"] * bool(protocol.teacher)
-    foreign += [f"pretrain_epochs={protocol.pretrain_epochs}"] * bool(protocol.pretrain_epochs)
+    asked = {
+        f"dataset {protocol.dataset!r}": protocol.dataset != OWN,
+        "a teacher": protocol.teacher is not None,
+        f"pretrain_epochs={protocol.pretrain_epochs}": protocol.pretrain_epochs > 0,
+    }
+    foreign = next((what for what, is_asked in asked.items() if is_asked), None)
     if foreign:
         raise UserError(
-            f"{foreign[0]} needs a ModelSpec; use "
+            f"{foreign} needs a ModelSpec; use "
             f"TrainSpec({OWN!r}, ...), and fit the float network before it is binarized to start from its weights"
         )
     shape = tuple(data.train_x.shape[1:])
