@@ -166,7 +166,7 @@ LENET_BRIEF = LENET_SHORT.but(epochs=2, warmup=0.25, train_images=25_000)
 INPUT_THRESHOLD = {"ternary_threshold": "input"}
 VGGNET_SITTING = TrainSpec(
     "cifar10", 16, batch=100, optimizer="adam", lr=5e-3, schedule="linear", warmup=0.5, augment="alt-flip-crop",
-    norm_bias_rate=16, gradient_bits=6,
+    pad=2, norm_bias_rate=16, gradient_bits=6,
 )  # fmt: skip
 VGGNET_SITTING_FLOAT = VGGNET_SITTING.but(lr=2e-3, norm_bias_rate=1, gradient_bits=0)
 VGGNET_REDUCED = TrainSpec("cifar10", 5, batch=100, optimizer="adam", lr=5e-3, warmup=1, augment="flip-crop")
