@@ -16,6 +16,7 @@ _LATER = {
     "export_onnx": "export",
     "fit": "training.fitting",
     "profile": "energy",
+    "register_estimator": "nn.quantizers",
 }
 __all__ = ["ModelSpec", "RunSpec", "TrainSpec", "UserError", *_LATER]
 

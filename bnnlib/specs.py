@@ -14,7 +14,7 @@ from bnnlib.errors import UserError
 from bnnlib.operands import OPERANDS
 
 LAYERS = {"lenet5": 4, "vggnet7": 9}
-ESTIMATORS = ("identity", "clip", "bireal", "swish", "ede", "reste")
+ESTIMATORS = ["identity", "clip", "bireal", "swish", "ede", "reste"]  # and those of ``bnnlib.register_estimator``
 PLANES = ("sign", "xnor", "horq", "dorefa1", "dorefa2")
 
 
@@ -154,7 +154,7 @@ class ModelSpec(Spec):
         if self.width % (1 / 8):
             raise UserError(f"width {self.width!r} is not possible; use a multiple of 1/8, such as 0.25 or 2")
         _one_of("order", self.order, ("CPBA", "CBAP"))
-        _one_of("estimator", self.estimator, ESTIMATORS)
+        _one_of("estimator", self.estimator, tuple(ESTIMATORS))
         _number("swish_beta", self.swish_beta, 1e-6)
         _one_of("image", self.image, ("8", "b"))
         _one_of("ternary_acts", self.ternary_acts, ("running", "batch"))

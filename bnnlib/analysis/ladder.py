@@ -79,11 +79,13 @@ def ladder(study: str, protocol: str = "short", confidence: float = 0.95) -> pd.
             f"{home} has no result of binary-{protocol}; make one: bnn train {home} --name binary-{protocol}"
         )
     rows = {}
-    for name in [name for name in METHODS if name in homes]:
+    methods = [name for name in METHODS if name in homes]
+    methods += [name for name in homes if name not in METHODS and name != "binary"]
+    for name in methods:
         own = {accuracy: of[homes[name], accuracy].get(name, {}) for accuracy in ACCURACIES}
         n, *gain = paired(own["validation"], base["validation"], confidence)
         rows[name] = [
-            *METHODS[name], n, *gain, verdict(*gain) if n else NOT_RUN,
+            *METHODS.get(name, ("not described", "")), n, *gain, verdict(*gain) if n else NOT_RUN,
             paired(own["test"], base["test"])[1], *(spread(list(v.values())) for v in own.values()),
             f"bnn train {homes[name]} --name {name}-{protocol}",
         ]  # fmt: skip

@@ -14,11 +14,12 @@ DECISIONS = {
     "SGD": "optimizer, loss", "hinge": "optimizer, loss", "no-clip": "latent weights", "bipolar": "latent weights",
     "PTRELU": "start", "binary-image": "image",
 }  # fmt: skip
+OTHER = "other"  # of a network that nobody has described here yet
 
 
 def decision(network: str) -> str:
     """The decision that a network of a tuning study is about, for example ``latent weights`` of ``bipolar-1e-5``."""
-    return DECISIONS.get(network) or DECISIONS[network.split("-")[0]]
+    return DECISIONS.get(network) or DECISIONS.get(network.split("-")[0], OTHER)
 
 
 def decisions(study: str = "tuning-mnist", protocol: str = "short", table: Table | str = "icmla2020") -> pd.DataFrame:
@@ -54,5 +55,5 @@ def decisions(study: str = "tuning-mnist", protocol: str = "short", table: Table
         energy_uj(model, table) - energy_uj(base.model, table) for model in [base.model, *models.values()]
     ]
     rows["command"] = [f"bnn train {base.study if n == 'binary' else study} --name {n}-{protocol}" for n in networks]
-    order = ["", *dict.fromkeys(DECISIONS.values())]
+    order = ["", *dict.fromkeys(DECISIONS.values()), OTHER]
     return rows.sort_values("decision", key=lambda column: column.map(order.index), kind="stable")

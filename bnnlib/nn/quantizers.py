@@ -13,6 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bnnlib.errors import UserError
+from bnnlib.specs import ESTIMATORS
+
 
 def _refuse_nan(x: Tensor) -> None:
     """Stop at a NaN: a comparison would silently turn it into the lowest level."""
@@ -164,6 +167,29 @@ GRADIENTS: dict[str, Callable[..., Tensor]] = {
     "swish": swish_gradient,
 }
 ANNEALED: dict[str, Callable[[Tensor, float], Tensor]] = {"ede": ede_gradient, "reste": reste_gradient}
+
+
+def register_estimator(name: str, gradient: Callable[[Tensor], Tensor]) -> None:
+    """Add a gradient estimator, which specs and ``binarize`` then know by its name.
+
+    The threshold of ternary activations is that of ``clip`` (``thresholds``). A spec's hash has the name, not the
+    function: give another function another name.
+
+    Args:
+        name: of the estimator.
+        gradient: the inputs of the quantizer to g, both of any one shape; g is 0 or larger.
+
+    Raises:
+        UserError: the name is taken, or g of some numbers is not of their shape and type, or not finite.
+    """
+    if name in ESTIMATORS:
+        raise UserError(f"estimator {name!r} is there already; take another name")
+    x = torch.linspace(-3, 3, 13)
+    g = gradient(x)
+    if not isinstance(g, Tensor) or g.shape != x.shape or g.dtype != x.dtype or not torch.isfinite(g).all():
+        raise UserError(f"estimator {name!r} does not give a finite gradient of the shape and type of its input")
+    GRADIENTS[name] = gradient
+    ESTIMATORS.append(name)
 
 
 class _Estimated(torch.autograd.Function):
