@@ -1,8 +1,12 @@
 """The house: which part of the library may import which."""
 
 import ast
+import doctest
+import importlib
 import re
 from pathlib import Path
+
+import pytest
 
 import bnnlib
 from bnnlib import paths
@@ -94,6 +98,13 @@ def test_nothing_speaks_of_modules_that_have_moved():
     for path in [*paths.ROOT.glob("*.md"), *LIBRARY.rglob("*.md"), *LIBRARY.rglob("*.py"), paths.DATA / "README.md"]:
         for name in re.findall(r"\bbnnlib/[\w/]+\.py\b", path.read_text()):
             assert (paths.ROOT / name).exists(), f"{path} speaks of {name}"
+
+
+@pytest.mark.parametrize("name", ["nn.quantizers", "nn.binarization", "energy.cost"])
+def test_examples_in_docstrings_are_true(name):
+    module = importlib.import_module(f"bnnlib.{name}")
+    found = doctest.testmod(module)
+    assert found.attempted and not found.failed
 
 
 def test_an_edit_in_any_wing_is_seen_by_what_compares_the_library(tmp_path, monkeypatch):

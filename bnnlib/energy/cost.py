@@ -18,7 +18,7 @@ UJ_PER_FJ = 1e-9
 def energy_fj(
     rows: pd.DataFrame, table: Table | str = "icmla2020", column: str = "energy_fj", factors: np.ndarray | None = None
 ) -> pd.Series:
-    """Femtojoules a layer for one classification, a row for every row of a profile.
+    """Femtojoules of each layer for one classification: a value per row of a profile.
 
     Args:
         rows: what ``profile`` gave.
@@ -40,7 +40,19 @@ def energy_fj(
 def energy_uj(
     network: nn.Module | ModelSpec | pd.DataFrame, table: Table | str = "icmla2020", factors: np.ndarray | None = None
 ) -> float:
-    """Microjoules of the multiply-accumulates of one classification; ``network`` may be its profile."""
+    """Microjoules of the multiply-accumulates of one classification.
+
+    >>> network = ModelSpec("lenet5", weights="bbbb", acts="bbb")
+    >>> f"{energy_uj(network):.4f}"
+    '0.0188'
+
+    Args:
+        network: a network, its spec or its profile.
+        table, factors: as of ``energy_fj``.
+
+    Raises:
+        UserError: the table is unknown or lacks an operand pair.
+    """
     return float(energy_fj(profiled(network), table, factors=factors).sum() * UJ_PER_FJ)
 
 

@@ -125,6 +125,13 @@ def binarize(
     as they are. Parameters are copied, so that those of a trained network are a start. ``bnnlib.fit`` trains the
     result, ``bnnlib.energy`` prices it, ``bnnlib.export`` writes it as ONNX.
 
+    >>> network = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 10))
+    >>> binarize(network, weights={"0": "t", "*": "b"}, image=(1, 8, 8))[-1][-1]
+    OwnLinear(
+      in_features=288, out_features=10, bias=True, inputs binary, weights binary
+      (act): QuantAct(binary, estimator=clip)
+    )
+
     Args:
         model: takes float images [N, C, H, W], gives logits.
         weights: operand code of the weights of every layer (``b``, ``t``, ``2`` to ``9``, ``h``, ``f``: see
@@ -136,8 +143,8 @@ def binarize(
         estimator: gradient stand-in of binary and ternary inputs.
         scale: real factor of binary and ternary weights, mean |w| of each output (``filter``, XNOR-Net), of the
             ``layer``, or ``none``.
-        relu: makes what takes the place of each nn.ReLU if any inputs are binary or ternary: what is never negative
-            has only one sign. Hard tanh (BNN, arXiv 1602.02830); Bi-Real Net has nn.Identity, ReActNet nn.PReLU.
+        relu: factory of the module that replaces each nn.ReLU if any input is binary or ternary (after a ReLU every
+            sign would be +1). Hard tanh (BNN, arXiv 1602.02830); Bi-Real Net has nn.Identity, ReActNet nn.PReLU.
 
     Raises:
         UserError: a code or a pattern fits nothing, the network does not take such images or has no such layer, or a

@@ -32,6 +32,9 @@ def _refuse_nan(x: Tensor) -> None:
 def binary(x: Tensor) -> Tensor:
     """+1 where x >= 0, else -1, in the shape and dtype of ``x`` (BNN, arXiv 1602.02830).
 
+    >>> binary(torch.tensor([-0.3, 0.0, 2.0]))
+    tensor([-1.,  1.,  1.])
+
     Raises:
         ValueError: ``x`` holds a NaN.
     """
