@@ -1,7 +1,7 @@
 """Specs: frozen descriptions of a network, a training and a run, checked when they are made.
 
 An operand code is one letter: ``b`` binary, ``t`` ternary, a digit K for K-bit two's complement fixed point
-(2..9, or ``h`` for 16), ``f`` float. A network has one weight code a layer and one activation code a hidden layer.
+(2..9, or ``h`` for 16), ``f`` float. A network has one weight code per layer and one activation code per hidden layer.
 """
 
 import dataclasses
@@ -81,7 +81,7 @@ class ModelSpec(Spec):
 
     Args:
         arch: ``lenet5`` (4 weight layers, 1 x 28 x 28 images) or ``vggnet7`` (9 weight layers, 3 x 32 x 32 images).
-        weights: one operand code a layer, for example ``tbbb`` for the paper's L1T on LeNet5.
+        weights: one operand code per layer, for example ``tbbb`` for the paper's L1T on LeNet5.
         acts: one operand code a hidden activation (one fewer than layers); ``f`` is ReLU.
         width: factor on the channels of the convolutions, a multiple of 1/8; the fully connected widths stay.
         order: ``CPBA`` (convolution, pool, batch norm, activation) or ``CBAP``.

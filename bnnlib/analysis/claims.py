@@ -132,12 +132,12 @@ def _cached_uj(spec: ModelSpec, changed: int) -> float:
 
 
 def network_uj(dataset: str, network: str) -> float:
-    """Microjoules a classification of a network of this data set's studies, table ``icmla2020``."""
+    """Microjoules per classification of a network of this data set's studies, table ``icmla2020``."""
     return _cached_uj(_networks(dataset)[network], (paths.ENERGY / "icmla2020.csv").stat().st_mtime_ns)
 
 
 def load_seeds(dataset: str, protocol: str, kind: str = "accuracy") -> Seeds:
-    """What the finished runs of a data set measured, by network, a number a seed (percent).
+    """What the finished runs of a data set measured, by network, a number per seed (percent).
 
     Args:
         dataset: ``mnist`` or ``cifar10``.

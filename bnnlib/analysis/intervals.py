@@ -89,7 +89,7 @@ def _column(accuracy: str) -> str:
 def against(
     accuracies: Mapping[str, Sequence[float]], baseline: Sequence[float], confidence: float = 0.95
 ) -> pd.DataFrame:
-    """A row a network, held against the baseline: ``n``, ``gain`` in points, ``low``, ``high`` and ``verdict``.
+    """A row per network, held against the baseline: ``n``, ``gain`` in points, ``low``, ``high`` and ``verdict``.
 
     A network without accuracies is a row with n = 0 and the verdict ``NOT_RUN``.
     """

@@ -24,7 +24,7 @@ STEP, OPEN, OVER = "the step", "a gain, dearer a point", "over the budget"
 
 @dataclass(frozen=True)
 class Measured:
-    """A network that was trained: what it is, its microjoules a classification and its accuracies in %, one a seed."""
+    """A trained network: its spec, its microjoules per classification, and its accuracies in percent, one per seed."""
 
     model: ModelSpec
     energy_uj: float
@@ -56,7 +56,7 @@ def walk(
 
     Args:
         networks: by name, ``START`` among them.
-        budget_uj: microjoules a classification.
+        budget_uj: microjoules per classification.
         by: the accuracy that decides, ``validation`` or ``test``.
         confidence: of the intervals.
         together: let ``confidence`` hold for all compared networks at once (Bonferroni), not for each.

@@ -26,7 +26,7 @@ def decisions(study: str = "tuning-mnist", protocol: str = "short", table: Table
     """Every network of a tuning study against the all-binary network it differs from in one decision.
 
     Returns:
-        A row a network of the study, trained or not: its ``decision``, the columns of ``against`` for the validation
+        A row per network of the study, trained or not: its ``decision``, the columns of ``against`` for the validation
         images, ``validation`` and ``test`` as ``spread`` writes them, ``extra_uj`` (energy above the baseline's) and
         ``command``, which makes it. The first row, ``binary``, is the baseline; then decision
         by decision, in the order of ``DECISIONS``.

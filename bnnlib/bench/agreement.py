@@ -71,7 +71,7 @@ def measure(seeds: int, epochs: int, say: Callable[[str], None]) -> dict:
 
 
 def compare(kept: dict) -> pd.DataFrame:
-    """A row an epoch, counted from 1: means, standard deviations over the seeds, and Welch's p of no difference."""
+    """A row per epoch, counted from 1: means, standard deviations over the seeds, and Welch's p of no difference."""
     table = {}
     for side in SIDES:
         table[side] = pd.DataFrame({k: v for k, v in kept["curves"].items() if k.startswith(f"{side}-")})

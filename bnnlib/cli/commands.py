@@ -28,7 +28,7 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("arch")
-@click.option("--weights", help="One operand code a layer: b binary, t ternary, 2..9 and h (16) bits, f float.")
+@click.option("--weights", help="One operand code per layer: b binary, t ternary, 2..9 and h (16) bits, f float.")
 @click.option("--acts", help="One operand code a hidden activation.")
 @click.option("--width", type=float, default=1, show_default=True, help="Factor on the channels of the convolutions.")
 @click.option("--table", default="icmla2020", show_default=True, help="Energy table, a file of data/energy.")
@@ -162,7 +162,7 @@ def claims(as_json: bool, readme: bool) -> None:
 
 @cli.command()
 @click.argument("arch")
-@click.option("--budget-uj", type=float, required=True, help="Microjoules a classification that may be spent.")
+@click.option("--budget-uj", type=float, required=True, help="Microjoules per classification that may be spent.")
 @click.option("--study", help="The study whose results are used; default the capacity study of ARCH.")
 @click.option("--protocol", default="short", show_default=True, help="The protocol of these results.")
 @click.option("--table", default="icmla2020", show_default=True, help="Energy table, a file of data/energy.")

@@ -7,7 +7,7 @@ from bnnlib.specs import ModelSpec
 
 
 def cost_rows(spec: ModelSpec, table: Table | str = "icmla2020", memory: str | None = None) -> pd.DataFrame:
-    """The profile of a network with the column ``energy_fj``, femtojoules a classification, by an energy table.
+    """The profile of a network with the column ``energy_fj``, femtojoules per classification, by an energy table.
 
     Args:
         memory: a memory table: one more column, ``memory_fj``, for reading weights and moving activations.

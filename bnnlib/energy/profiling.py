@@ -31,7 +31,7 @@ COLUMNS = ["name", "macs", "vector_length", "weight", "act", "weight_bits", "act
 
 
 def profile(model: nn.Module | ModelSpec) -> pd.DataFrame:
-    """One row a layer that multiplies, in the order of execution, for one classification.
+    """One row per layer that multiplies, in the order of execution, for one classification.
 
     Columns: ``name``; ``macs``; ``vector_length``, the length of its dot products; ``weight`` and ``act``, the
     operands; ``weight_bits``, all its weights; ``activation_bits``, its input, each value once and without padding;

@@ -22,11 +22,11 @@ OPERAND = r"binary|ternary|float(?:16)?|fixed(?:[2-9]|[1-9][0-9])?"
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Femtojoules a MAC.
+    """Femtojoules per MAC.
 
     Args:
         name: of the file in ``data/energy``.
-        rows: its content, one row an operand pair and vector length; see ``COLUMNS``.
+        rows: its content, one row per operand pair and vector length; see ``COLUMNS``.
     """
 
     name: str

@@ -39,7 +39,7 @@ MEASURED = ["zeros_act", "zeros_weight", "fresh_act"]
 
 
 def table(library: Library, command: str) -> pd.DataFrame:
-    """fJ a MAC over the grid of ZEROS (of ternary operands), FRESH (activations) and HELD (weights)."""
+    """fJ per MAC over the grid of ZEROS (of ternary operands), FRESH (activations) and HELD (weights)."""
     rows = []
     for act, weight in tqdm(parse_pairs(PAIRS), unit="pair", disable=None):
         unit = Unit(act, weight, LENGTH)

@@ -1,4 +1,4 @@
-"""Femtojoules a MAC of dot-product units: a row an operand pair and vector length, as an energy table holds them."""
+"""Femtojoules per MAC of dot-product units: a row per operand pair and vector length, as an energy table holds them."""
 
 import datetime
 import itertools

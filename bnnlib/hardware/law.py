@@ -15,7 +15,7 @@ def fit(rows: pd.DataFrame) -> pd.DataFrame:
         rows: ``activation``, ``weight``, ``vector_length``, ``energy_fj``.
 
     Returns:
-        A row a pair: ``a``, ``b``, ``c`` in fJ, and ``worst``, the largest deviation as a share of the energy. With
+        A row per pair: ``a``, ``b``, ``c`` in fJ, and ``worst``, the largest deviation as a share of the energy. With
         fewer than four lengths ``b`` is 0, with one ``c`` too.
     """
     found = {}

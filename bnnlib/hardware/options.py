@@ -78,7 +78,7 @@ OPTIONS: dict[str, tuple[str, Callable[[Unit, Library], list[float]]]] = {
 
 
 def table(library: Library, command: str) -> pd.DataFrame:
-    """All options of some pairs at one vector length: fJ a MAC over SEEDS seeds, the mean as a factor on the base."""
+    """All options of some pairs at one vector length: fJ per MAC over SEEDS seeds, the mean as a factor on the base."""
     rows = []
     units = [Unit(act, weight, LENGTH) for act, weight in parse_pairs(PAIRS)]
     for unit in tqdm(units, unit="unit", disable=None):

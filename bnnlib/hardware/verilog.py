@@ -7,7 +7,7 @@
   IEEE Trans. El. Computers EC-13, 1964, doi 10.1109/PGEC.1964.263830), a ripple carry adds these.
 - Accumulator. A ripple-carry adder and a register, GUARD bits wider than one sum.
 
-The products' constant parts (one a pair) are left out of the tree: they are the accumulator's start value.
+The products' constant parts (one per pair) are left out of the tree: they are the accumulator's start value.
 """
 
 from collections import defaultdict

@@ -49,7 +49,7 @@ def train_runs(
     warn: Callable[[str], None] = _warn,
     pack: bool = False,
 ) -> int:
-    """Train what has no result yet, one line a run.
+    """Train what has no result yet, one line per run.
 
     Args:
         runs: what to train.

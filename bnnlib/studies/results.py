@@ -1,4 +1,4 @@
-"""One JSON file a run, keyed by the hash of its spec; a study's results as a DataFrame."""
+"""One JSON file per run, keyed by the hash of its spec; a study's results as a DataFrame."""
 
 from pathlib import Path
 
@@ -69,7 +69,7 @@ def load_result(run: RunSpec) -> dict | None:
 
 
 def load_results(study: str, protocol: str | None = None) -> pd.DataFrame:
-    """The finished runs of a study, one a row, with the columns ``COLUMNS``; accuracies in percent.
+    """The finished runs of a study, one per row, with the columns ``COLUMNS``; accuracies in percent.
 
     Energies are those of the table ``icmla2020``, computed from the network as it is now.
     """
@@ -112,7 +112,7 @@ def result_files(study: str, protocol: str) -> list[Path]:
 
 
 def summary(results: pd.DataFrame) -> pd.DataFrame:
-    """Mean, standard deviation (n - 1) and number of seeds of the accuracies, a row a network and protocol."""
+    """Mean, standard deviation (n - 1) and number of seeds of the accuracies, a row per network and protocol."""
     groups = results.groupby(["network", "protocol"], sort=False)
     return groups.agg(
         energy_uj=("energy_uj", "first"),

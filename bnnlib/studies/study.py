@@ -28,7 +28,7 @@ class Protocol:
         return {network: self.seeds.get(network, self.seeds.get("", 0)) for network in networks}
 
     def runs(self, study: str, protocol: str, network: str, model: ModelSpec, changes: dict) -> Iterator[RunSpec]:
-        """The runs of a network, one a seed; its training has some fields of the protocol's changed."""
+        """The runs of a network, one per seed; its training has some fields of the protocol's changed."""
         spec = self.float_train if set(model.weights + model.acts) == {"f"} else self.train
         model = model.but(width=model.width * self.width, **self.model)
         for seed in range(self.planned_seeds({network: model})[network]):

@@ -38,7 +38,7 @@ class Outcome:
     """What a finished training leaves behind.
 
     Attributes:
-        history: one row an epoch: ``epoch``, ``train_loss``, ``train_accuracy``, ``val_loss``, ``val_accuracy``
+        history: one row per epoch: ``epoch``, ``train_loss``, ``train_accuracy``, ``val_loss``, ``val_accuracy``
             (accuracies in percent; the training ones are of the augmented batches, as the weights move), and
             ``weights_changed``, the share of binary and ternary weights that it gave another value, in percent, if
             there are any.
