@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import bnnlib
-from bnnlib import UserError
-from bnnlib.cli import commands
+from bnnlib import UserError, runs
 from bnnlib.runs import cluster, runner
 from bnnlib.runs.attempt import Task, checkpoint_path
 from bnnlib.runs.lock import locked
@@ -157,31 +155,29 @@ def test_a_worker_of_many_threads_is_refused():
 
 
 @pytest.fixture
-def bnn(monkeypatch, capsys):
+def train_on(bnn):
     """Run `bnn train lenet-mnist --scheduler ADDRESS`; gives (exit status, standard error)."""
 
     def call(address: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["bnn", "train", "lenet-mnist", "--overwrite", "--scheduler", address])
-        with pytest.raises(SystemExit) as stop:
-            commands.main()
-        return stop.value.code, capsys.readouterr().err
+        status, _, err = bnn("train", "lenet-mnist", "--overwrite", "--scheduler", address)
+        return status, err
 
     return call
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "carrier-pigeon://roof"])
-def test_an_unreachable_scheduler_is_one_line(bnn, monkeypatch, address):
+def test_an_unreachable_scheduler_is_one_line(train_on, monkeypatch, address):
     monkeypatch.setattr(cluster, "PATIENCE", 0.5)
-    status, err = bnn(address)
+    status, err = train_on(address)
     assert status == 2 and len(err.splitlines()) == 1
     assert err.startswith(f"bnn: no Dask scheduler answers at '{address}'; ")
 
 
-def test_without_the_extra_it_is_one_line(bnn, monkeypatch):
+def test_without_the_extra_it_is_one_line(train_on, monkeypatch):
     monkeypatch.delitem(sys.modules, "bnnlib.runs.cluster")
-    monkeypatch.delattr(bnnlib, "cluster")
+    monkeypatch.delattr(runs, "cluster")
     monkeypatch.setitem(sys.modules, "distributed", None)
-    status, err = bnn("tcp://127.0.0.1:1")
+    status, err = train_on("tcp://127.0.0.1:1")
     assert (status, err) == (
         2,
         "bnn: --scheduler needs dask.distributed; pip install -c requirements.lock -e '.[cluster]'\n",

@@ -10,8 +10,8 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from helpers import pictures, small_resnet18, tiny
 from onnx import numpy_helper
-from test_own import pictures, small_resnet18, tiny
 from torch import nn
 
 from bnnlib import ModelSpec, UserError, binarize, build, data, export_onnx, paths

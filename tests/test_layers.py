@@ -1,4 +1,4 @@
-"""The house: which part of the library may import which."""
+"""The library as a whole: which part may import which, and whether its lists of modules are true."""
 
 import ast
 import doctest
@@ -73,6 +73,13 @@ def test_no_module_bears_the_name_of_what_its_package_gives():
         modules = {path.stem for path in package.parent.glob("*.py")}
         given = {name.rsplit(".", 1)[-1] for name in imports(package)}
         assert not modules & given, package
+
+
+def test_each_folder_lists_its_modules():
+    for package in LIBRARY.glob("*/__init__.py"):
+        listed = re.findall(r"^``(\w+)`` ", ast.get_docstring(ast.parse(package.read_text())), re.M)
+        modules = {path.stem for path in package.parent.glob("*.py")} - {"__init__", "__main__"}
+        assert sorted(listed) == sorted(modules), package
 
 
 def test_there_is_no_circle():

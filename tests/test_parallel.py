@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from bnnlib import UserError, studies
-from bnnlib.cli import commands
 from bnnlib.paths import ROOT
 from bnnlib.runs import parallel, runner
 from bnnlib.runs.attempt import Task, checkpoint_path
@@ -154,59 +153,53 @@ def test_two_processes_never_train_the_same_run(tmp_path):
 
 
 @pytest.fixture
-def bnn(monkeypatch, capsys):
-    """Run `bnn train tiny ...` in this process; gives (exit status, standard output, standard error)."""
+def train_tiny(monkeypatch, bnn):
+    """Run `bnn train ...` where a study `tiny` is; gives (exit status, standard output, standard error)."""
     good, bad = studies.Protocol(QUICK, QUICK, {"": 1}), studies.Protocol(DIVERGING.train, DIVERGING.train, {"": 1})
     study = studies.Study({"float": DIVERGING.model, "binary": BINARY}, {"short": good, "wild": bad})
     monkeypatch.setitem(studies.STUDIES, "tiny", study)
     monkeypatch.setattr(runner, "train_runs", partial(train_runs, options=PLAIN))
 
     def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["bnn", "train", *arguments])
-        status = 0
-        try:
-            commands.main()
-        except SystemExit as stop:
-            status = stop.code
+        ended = bnn("train", *arguments)
         assert not active_children()
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
+        return ended
 
     return call
 
 
-def test_a_failed_run_is_a_line_and_status_1_and_the_next_run_goes_on(bnn):
-    status, out, err = bnn("tiny", "--protocol", "wild", "--name", "float", "--overwrite")
+def test_a_failed_run_is_a_line_and_status_1_and_the_next_run_goes_on(train_tiny):
+    status, out, err = train_tiny("tiny", "--protocol", "wild", "--name", "float", "--overwrite")
     assert status == 1 and out == "1 run failed\n" and len(err.splitlines()) == 1
     assert err.startswith("bnn: float-wild seed 0 failed: ")
     assert err.endswith("; again: bnn train tiny --name float-wild --seed 0 --overwrite\n")
-    status, out, err = bnn("tiny")
+    status, out, err = train_tiny("tiny")
     assert status == 0 and out.count(": test ") == 2 and err == ""
 
 
-def test_an_unexpected_error_is_a_line_as_well(bnn, monkeypatch):
+def test_an_unexpected_error_is_a_line_as_well(train_tiny, monkeypatch):
     def breaks(*arguments, **options):
         raise RuntimeError("out of memory\nand so on")
 
     monkeypatch.setattr("bnnlib.runs.attempt.train", breaks)
-    status, out, err = bnn("tiny")
+    status, out, err = train_tiny("tiny")
     assert status == 1 and out == "2 runs failed\n" and len(err.splitlines()) == 2
     assert "RuntimeError: out of memory (test_parallel.py, line" in err and "Traceback" not in err
 
 
-def test_mistakes_are_found_before_any_process_starts(bnn, monkeypatch, tmp_path):
-    assert bnn("tiny", "--jobs", "0")[0] == 2
-    assert bnn("imagenet", "--jobs", "2")[0] == 2
-    status, _, err = bnn("tiny", "--jobs", "2", "--scheduler", "tcp://127.0.0.1:1")
+def test_mistakes_are_found_before_any_process_starts(train_tiny, monkeypatch, tmp_path):
+    assert train_tiny("tiny", "--jobs", "0")[0] == 2
+    assert train_tiny("imagenet", "--jobs", "2")[0] == 2
+    status, _, err = train_tiny("tiny", "--jobs", "2", "--scheduler", "tcp://127.0.0.1:1")
     assert status == 2 and "--jobs 2 is for this machine" in err and len(err.splitlines()) == 1
-    status, out, _ = bnn("tiny", "--jobs", "2", "--max-minutes", "0")
+    status, out, _ = train_tiny("tiny", "--jobs", "2", "--max-minutes", "0")
     assert status == 75 and out == "2 runs left; the same command goes on\n"
     monkeypatch.setenv("BNN_DATA", str(tmp_path))
-    status, _, err = bnn("lenet-mnist", "--jobs", "2")
+    status, _, err = train_tiny("lenet-mnist", "--jobs", "2")
     assert status == 2 and "bnn data get mnist" in err and len(err.splitlines()) == 1
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("BNN_CHECKPOINTS", str(tmp_path / "file" / "checkpoints"))
-    status, _, err = bnn("tiny", "--jobs", "2")
+    status, _, err = train_tiny("tiny", "--jobs", "2")
     assert status == 2 and "cannot write" in err and len(err.splitlines()) == 1
 
 

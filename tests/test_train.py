@@ -16,11 +16,11 @@ from tqdm import tqdm
 
 from bnnlib import UserError, build, data, studies
 from bnnlib.paths import RESULTS
-from bnnlib.runs.attempt import save_result
+from bnnlib.runs.attempt import make_result
 from bnnlib.runs.runner import train_anew, train_runs
 from bnnlib.specs import ModelSpec, RunSpec, TrainSpec
 from bnnlib.studies import STUDIES
-from bnnlib.studies.results import load_result, load_results, result_path
+from bnnlib.studies.results import load_result, load_results, result_path, write_result
 from bnnlib.training.loop import Training, evaluate, train
 from bnnlib.training.objective import LOSSES, bipolar_penalty, learning_rate, squared_hinge
 from bnnlib.training.pretraining import float_run
@@ -264,7 +264,7 @@ def test_results_round_trip_and_lock(monkeypatch):
 
 def test_result_of_a_changed_spec_is_refused_with_the_command(monkeypatch):
     (run, _) = fake_study(monkeypatch)
-    save_result(run, train(run), "cpu")
+    write_result(run, make_result(run, train(run), "cpu"))
     (changed, _) = fake_study(monkeypatch, QUICK.but(lr=0.5))
     with pytest.raises(UserError, match="bnn train tiny --name binary-short --seed 0 --overwrite") as caught:
         load_result(changed)

@@ -1,7 +1,7 @@
 """What follows from the results.
 
 ==================  ============================================================
-``intervals``       differences of accuracies and how sure they are
+``intervals``       differences of accuracies and their intervals, paired and unpaired
 ``claims``          the claims of the paper, and a verdict on each
 ``tuning``          decisions of training, one at a time
 ``ladder``          methods from after the paper, one at a time

@@ -1,7 +1,7 @@
 """How fast training is here and in another checkout of this project, side by side.
 
 A process for each side and round trains on random images, in turns, so that a machine that is shared slows both down
-alike. What runs in it uses only what every version of the library has.
+alike. What runs in it looks for each part under its old and its new name.
 """
 
 import json
@@ -26,7 +26,7 @@ import torch
 from bnnlib.data import Data
 from bnnlib.specs import ModelSpec, RunSpec, TrainSpec
 
-def get(name, *modules):  # of the first module that this version has
+def get(name, *modules):  # of the first that this version has; the old name first, as an installed bnnlib has the new
     for module in modules:
         try:
             return getattr(import_module(f"bnnlib.{module}"), name)
@@ -34,10 +34,10 @@ def get(name, *modules):  # of the first module that this version has
             missing = error
     raise missing
 
-batches = get("batches", "training.augment", "augment")
-Execution = get("Execution", "training.execution", "execution")
-ARCHS = get("ARCHS", "nn.models", "models")
-Training = get("Training", "training.loop", "train")
+batches = get("batches", "augment", "training.augment")
+Execution = get("Execution", "execution", "training.execution")
+ARCHS = get("ARCHS", "models", "nn.models")
+Training = get("Training", "train", "training.loop")
 
 task = json.loads(sys.argv[1])
 run = RunSpec(ModelSpec(**task["model"]), TrainSpec(**task["train"]), 0)

@@ -1,10 +1,10 @@
 """The energy model: what a network executes, and what that costs by a table of energies per operation.
 
 ==============  ====================================================================
-``profiling``   operations, vector lengths and bits per layer, off the executed network
+``profiling``   operations, vector lengths and bits per layer, read from one forward pass
 ``tables``      energy tables of ``data/energy``
 ``cost``        energy of the multiply-accumulates
-``memory``      energy of the memory accesses, beside it
+``memory``      energy of memory accesses, reported separately
 ``breakdown``   the table that ``bnn cost`` prints
 ==============  ====================================================================
 """

@@ -104,7 +104,7 @@ def energy(netlist: Netlist, toggles: np.ndarray, times: Timing) -> Energy:
     """Energy a cycle.
 
     Args:
-        toggles: of each net a cycle, from ``simulate`` or ``glitches``.
+        toggles: of each net a cycle, from ``simulate.run`` or ``glitch.glitches``.
         times: from ``timing``.
     """
     clock_net = netlist.ports["clk"]

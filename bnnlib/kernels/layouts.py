@@ -59,7 +59,7 @@ class Layout:
 
     @property
     def tripled(self) -> bool:
-        """Whether each third element of the weights is the XOR of three (``simd._Triples``)."""
+        """Whether each third element of the weights is the XOR of three (``forms._Triples``)."""
         return self.name == "word" and self.weight_planes == 1 and triples()
 
     @property

@@ -36,5 +36,5 @@ def widest_lookup() -> int:
 
 
 def counting() -> str:
-    """The faster layout (``codes.layout``) for binary and ternary products here."""
+    """The faster layout (``layouts.layout``) for binary and ternary products here."""
     return "table" if looks_up_in_vectors() and not counts_bits_in_vectors() else "word"

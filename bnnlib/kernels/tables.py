@@ -85,7 +85,7 @@ def _larger(typing, source, start, bound):
 
 @shared
 def _pack(threads, values, channels, bits):
-    """P and, of ternary values, Q of ``codes`` as words of 64."""
+    """P and, of ternary values, Q (``layouts``) as words of 64."""
     planes, n, rows, columns, _ = bits.shape
     for row in prange(n * rows):
         a, i = row // rows, row % rows

@@ -1,7 +1,16 @@
-"""Trained networks with integers alone: bits for weights and activations, thresholds for batch norm and sign.
+"""Trained networks, using integers only: bits for binary and ternary operands, thresholds for batch norm and sign.
 
-``pack(model, spec)`` folds a trained network, ``PackedNet`` executes it with XNOR and popcount (or tables of products,
-where the processor counts no bits in its vectors), and ``save`` and ``load`` keep it in a file of its weights' bits.
+``pack(model, spec)`` folds a trained network, ``PackedNet`` executes it with XNOR and popcount (or tables of sums of
+products, where the processor counts no bits in its vectors), and ``save`` and ``load`` keep it in a file.
+
+=============  =================================================================
+``fold``       a trained network to integer layers
+``layers``     what an integer layer is
+``network``    their execution
+``reference``  the same in PyTorch, for comparison, and networks read back from files
+``files``      packed files: written, read, checked
+``pictures``   pictures of any size as images of MNIST or CIFAR-10
+=============  =================================================================
 """
 
 from bnnlib.packed.files import as_bytes, load, save

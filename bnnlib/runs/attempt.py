@@ -25,7 +25,7 @@ from bnnlib.runs.lock import locked
 from bnnlib.runs.provenance import instructions, source_commit
 from bnnlib.specs import RunSpec
 from bnnlib.studies import predictions
-from bnnlib.studies.results import train_command, write_result
+from bnnlib.studies.results import train_command
 from bnnlib.training.execution import Execution, device_name
 from bnnlib.training.loop import Outcome, train
 
@@ -163,8 +163,3 @@ def make_result(run: RunSpec, outcome: Outcome, device: str, options: dict | Non
         "seconds": round(outcome.seconds, 1),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-def save_result(run: RunSpec, outcome: Outcome, device: str) -> Path:
-    """Make and write the result file of a finished run."""
-    return write_result(run, make_result(run, outcome, device))

@@ -1,7 +1,7 @@
 """What is trained, and what came of it.
 
 ===============  ================================================================
-``study``        how a study is written: networks, protocols, changes
+``study``        the classes of a study: networks, protocols, seeds, changes per network
 ``definitions``  the studies of this project
 ``designs``      which choices of operands a study trains
 ``results``      result files: read and written

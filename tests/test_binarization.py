@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import pictures, small_resnet18, tiny
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -41,18 +42,6 @@ class Residual(nn.Module):
 
 
 NAMES = ["conv1", "block.0", "down", "again", "fc"]
-
-
-def small_resnet18(seed: int = 0) -> nn.Module:
-    """torchvision's ResNet-18 as it is adapted to 32 x 32 images: a 3 x 3 first convolution, no first pooling."""
-    torch.manual_seed(seed)
-    net = resnet18(num_classes=10)
-    net.conv1, net.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
-    return net
-
-
-def pictures(count: int, *shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randint(0, 256, (count, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
 
 
 # --- which layer gets which operands ----------------------------------------------------------------------------------
@@ -237,15 +226,6 @@ def digits() -> Data:
 
 
 PROTOCOL = TrainSpec("own", epochs=3, batch=50, lr=2e-3)
-
-
-def tiny(seed: int = 0) -> nn.Sequential:
-    """Two convolutions and a fully connected layer for the digits."""
-    torch.manual_seed(seed)
-    return nn.Sequential(
-        nn.Conv2d(1, 24, 3), nn.BatchNorm2d(24), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(24, 48, 3), nn.BatchNorm2d(48), nn.ReLU(), nn.Flatten(), nn.Linear(48 * 9, 10), nn.BatchNorm1d(10),
-    )  # fmt: skip
 
 
 def binary_tiny() -> nn.Sequential:
