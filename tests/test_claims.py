@@ -13,6 +13,7 @@ import pytest
 from bnnlib import UserError, files, paths, studies
 from bnnlib.analysis import claims
 from bnnlib.cli import commands
+from bnnlib.energy import energy_uj, memory_uj
 from bnnlib.report import claims_text
 from bnnlib.specs import ModelSpec
 
@@ -405,6 +406,66 @@ def test_the_headlines_have_the_numbers_of_the_ledger(judged):
     line = claims_text.headlines(judged.reset_index()).splitlines()[2]
     assert f"**{saving['ours']:.3g}** times less energy than TBN (paper {saving['paper_value']})" in line
     assert "{" not in line and "n = " in line
+
+
+def test_the_readmes_saving_and_its_loss_of_accuracy_are_of_one_network():
+    """By another way: operations by hand, the table's femtojoules, and the accuracies in the files alone."""
+    text = (paths.ROOT / "README.md").read_text()
+    found = re.search(
+        r"\*\* (L1T|L1NT), binary but .*? takes \*\*([\d.]+)\*\* times .* gives up \*\*(-?[\d.]+) ±", text
+    )
+    network, ratio, gap = found[1], float(found[2]), float(found[3])
+    fj = pd.read_csv(paths.ENERGY / "icmla2020.csv").set_index(["activation", "weight"])["energy_fj"]
+    macs = {"conv1": 627_200, "conv2": 5_120_000, "fc1": 819_200, "fc2": 5_120}
+    tbn = (macs["conv1"] + macs["fc2"]) * fj["fixed", "fixed"]
+    tbn += (macs["conv2"] + macs["fc1"]) * fj["ternary", "binary"]
+    last = fj["binary", "ternary" if network == "L1NT" else "binary"]
+    own = macs["conv1"] * fj["fixed", "ternary"] + macs["fc2"] * last
+    own += (macs["conv2"] + macs["fc1"]) * fj["binary", "binary"]
+    assert ratio == pytest.approx(tbn / own, abs=0.005)
+
+    def mean(study, name):
+        files = (paths.RESULTS / study).glob(f"{name}-short-s*.json")
+        return statistics.mean(json.loads(file.read_text())["test_accuracy"] for file in files)
+
+    assert gap == pytest.approx(mean("comparators-mnist", "TBN") - mean("lenet-mnist", network), abs=0.005)
+
+
+def test_what_the_readme_says_of_memory():
+    text = (paths.ROOT / "README.md").read_text()
+    said = re.search(
+        r"binary LeNet5 takes ([\d.]+) µJ, L1T ([\d.]+), TBN ([\d.]+), and the\s+second hybrid ([\d.]+),", text
+    )
+    networks = {
+        **studies.STUDIES["lenet-mnist"].networks,
+        "TBN": studies.STUDIES["comparators-mnist"].networks["TBN"],
+        "together-chosen": studies.STUDIES["together-mnist"].networks["together-chosen"],
+    }
+    for name, number in zip(("binary", "L1T", "TBN", "together-chosen"), said.groups(), strict=True):
+        both = energy_uj(networks[name]) + memory_uj(networks[name])
+        assert float(number) == pytest.approx(both, abs=0.6 * 10 ** -len(number.partition(".")[2])), name
+
+
+def test_claims_of_one_group_are_judged_for_one_network(judged):
+    saving, accuracy = judged.loc["mnist-saving"], judged.loc["mnist-saving-accuracy"]
+    assert saving["measured"].split()[-1] == accuracy["measured"].split()[-1]
+
+
+def test_the_shared_candidate_is_the_one_that_fits_both(made):
+    made("L1T", 99.28, 99.30, 99.32)
+    made("L1NT", 98.78, 98.80, 98.82)
+    made("TBN", 99.48, 99.50, 99.52, study="comparators-mnist")
+    both = {"group": "both", "paper_value": "3.4", "reading_error": "0.5"}
+    gap = (
+        GOOD
+        | both
+        | {"kind": "gap", "network": "TBN - L1T or TBN - L1NT", "paper_value": "0.7", "reading_error": "0.01"}
+    )
+    ratio = GOOD | both | {"id": "b", "kind": "ratio", "network": "TBN / L1T or TBN / L1NT"}
+    rows = claims.judge(table(gap, ratio))
+    assert list(rows["measured"]) == ["TBN - L1NT", "TBN / L1NT"] and list(rows["verdict"]) == [claims.HOLDS] * 2
+    rows = claims.judge(table(gap | {"paper_value": "0.2"}, ratio))
+    assert list(rows["measured"]) == ["TBN - L1T", "TBN / L1T"] and list(rows["verdict"]) == [claims.HOLDS] * 2
 
 
 def test_the_readme_is_written_between_its_marks(judged, tmp_path):

@@ -13,13 +13,13 @@ from bnnlib.files import write_atomic
 BEGIN, END = "<!-- {}: begin -->", "<!-- {}: end -->"
 HEADLINES = (  # the first lines of the README: {id} is what was measured, {id/paper} what the paper says
     "**What single bits save.** LeNet5 on MNIST, all binary, takes {mnist-float-binary-energy} times less energy than "
-    "in full precision (paper {mnist-float-binary-energy/paper}), and loses {mnist-gap-released} of accuracy (paper "
-    "{mnist-gap-released/paper}).",
-    "**Where a little more energy buys most accuracy.** In ternary operands of chosen layers, says the paper. Here: "
-    "{mnist-ternarization}.",
-    "**Against other methods.** L1T, binary but for ternary weights in the first layer, takes {mnist-saving} times "
-    "less energy than TBN (paper {mnist-saving/paper}) and gives up {mnist-saving-accuracy} (paper "
-    "{mnist-saving-accuracy/paper}).",
+    "in full precision (paper {mnist-float-binary-energy/paper}), and loses {mnist-gap-released} of accuracy (the "
+    "paper's figure says {mnist-gap-figure/paper}, its released checkpoints {mnist-gap-released/paper}).",
+    "**Where a little more energy buys most accuracy.** In ternary operands of chosen layers, says the paper. Here, by "
+    "points of test accuracy per microjoule: {mnist-ternarization}.",
+    "**Against other methods.** {mnist-saving/network}, binary but for ternary weights in the first layer, takes "
+    "{mnist-saving} times less energy than TBN (paper {mnist-saving/paper}) and gives up {mnist-saving-accuracy} of "
+    "accuracy (paper {mnist-saving-accuracy/paper}).",
 )
 UNITS = {"accuracy": " %", "curve": " %", "gap": " points", "energy": " µJ"}
 
@@ -87,6 +87,7 @@ def headlines(judged: pd.DataFrame) -> str:
     for row in judged.to_dict("records"):
         known[row["id"]] = f"**{_cells(row)[1]}**" if row["kind"] != "rank" else row["detail"]
         known[f"{row['id']}/paper"] = number(row["paper_value"], row["kind"])
+        known[f"{row['id']}/network"] = row["measured"].split()[-1] if row["measured"] else "-"
     return "\n".join("- " + re.sub(r"\{(.+?)\}", lambda name: known[name[1]], line) for line in HEADLINES)
 
 
