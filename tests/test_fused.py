@@ -82,6 +82,7 @@ np.savez(sys.argv[2], y=tables.convolution(x, w, "ternary", "binary"), dx=dx, dw
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(processor.looks_up_in_vectors() and processor.widest_lookup() == 32, reason="has no AVX-512")
 def test_a_processor_without_avx512_gives_the_same(tmp_path):
     generator = np.random.default_rng(0)
@@ -261,6 +262,7 @@ def test_fused_steps_are_taken_where_they_fit():
     assert not calls
 
 
+@pytest.mark.slow
 def test_threads_do_not_change_what_a_step_learns():
     """All sums of products are integers, so that only those of the batch norms depend on their order."""
     before, grads = torch.get_num_threads(), []
@@ -294,7 +296,7 @@ def test_another_checkout_is_timed_beside_this_one(tmp_path):
     asked = CliRunner().invoke(benchmarks, ["training", "--against", str(ROOT), "--network", "lenet5"])
     assert isinstance(asked.exception, UserError) and "leave out --network" in str(asked.exception)
     (tmp_path / "bnnlib").mkdir()
-    (tmp_path / "bnnlib" / "train.py").touch()
+    (tmp_path / "bnnlib" / "specs.py").touch()
     (tmp_path / "bnnlib" / "__init__.py").touch()
     with pytest.raises(UserError, match="cannot train ttttttttt: ImportError"):
         commits._images_per_second(tmp_path, small, 0.01)

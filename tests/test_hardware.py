@@ -396,6 +396,7 @@ def test_mistakes_are_one_line(bnn, arguments, message, monkeypatch):
     assert status == 2 and not out and message in error and error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_list_says_how_to_get_what_is_missing(bnn, monkeypatch):
     monkeypatch.setattr(catalogue, "find", lambda name: ())
     status, out, _ = bnn("hardware", "list")

@@ -79,6 +79,7 @@ def specs(draw) -> ModelSpec:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @given(specs(), st.integers(0, 1000), st.integers(1, 5))
 @settings(max_examples=40)
 def test_any_network_has_the_sums_of_pytorch(spec, seed, count):
@@ -456,6 +457,7 @@ np.save(sys.argv[2], PackedNet.load(sys.argv[1], threads=1).sums(np.load(sys.arg
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, features, counting", [("generic", "", "word"), ("haswell", "+avx,+avx2,+popcnt,+sse4.2,+ssse3", "table")]
 )
