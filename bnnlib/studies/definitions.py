@@ -8,7 +8,8 @@ its protocols (data of the released code, see README):
 - ``short``: this project's own, with a schedule that ends after a few epochs. Adam with cosine decay after a linear
   warm-up replaces the long constant-rate phase, which is what makes few epochs enough;
 - ``sitting``: for VGGNet7 on two CPU cores, at full width and with all images: one run takes a sitting. Gradients of 6
-  bits make an epoch of the binary network five minutes, and thresholds that learn fast make few epochs enough;
+  bits make an epoch of the binary network two minutes (AVX-512) to five (AVX2); thresholds that learn fast, and images
+  that move little, make few epochs enough;
 - ``reduced``: for VGGNet7 without a GPU, every network at 1/8 of its width and for 5 epochs (the ladder of methods: at
   1/4, and for 4 epochs of a third of the images). It compares networks with one another and says nothing of full size.
 """
