@@ -13,9 +13,9 @@ kind          ours                                                ``network`` of
 ``rank``      kind of the network that leads ``ranking``          none: all of the study
 ============  ==================================================  =====================================
 
-Where the paper does not say which network a point is, ``network`` lists the candidates: ``L1FP or L1NFP``. A ratio and a
-gap of one group are said of one network, so both are judged for the same candidate: the one whose worse of the two
-deviations, as a share of its tolerance, is smaller.
+Where the paper does not say which network a point is, ``network`` lists the candidates: ``L1FP or L1NFP``. A ratio
+and a gap of one group are said of one network, so both are judged for the same candidate: the one whose worse of the
+two deviations, as a share of its tolerance, is smaller.
 
 The accuracies of this project come from its own protocols (``PROTOCOLS``), of 8 epochs on MNIST and 16 on CIFAR-10
 where the paper trains for 500; so a miss says that a network trained here differs from the paper's number, be it for
