@@ -71,7 +71,7 @@ def lines(judged: pd.DataFrame) -> list[str]:
 
 def readme_table(judged: pd.DataFrame) -> str:
     """The claims as a Markdown table: a row per group; one of more than two claims is counted instead of listed."""
-    rows = ["| the paper's claim | measured here | verdict |", "| --- | --- | --- |"]
+    rows = ["| the paper's claim | here | verdict |", "| --- | --- | --- |"]
     for group, members in judged.groupby("group", sort=False):
         if len(members) > 2:
             rows.append(f"| {group}: {len(members)} points of the figure | {_summary(members)} | {counts(members)} |")
