@@ -86,6 +86,7 @@ def kill_the_worker_of(workers, run: RunSpec) -> int:
     return epochs_in(checkpoint_path(run))
 
 
+@pytest.mark.slow
 def test_a_killed_worker_loses_no_finished_run_and_its_own_goes_on(workers, monkeypatch, capsys):
     long, others = run(0, epochs=16), [run(seed) for seed in (1, 2)]
     leave_checkpoint(long)

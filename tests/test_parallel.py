@@ -114,6 +114,7 @@ cli.main()
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_checkpoints_and_no_process(tmp_path):
     checkpoints = tmp_path / "checkpoints"
     bnn = subprocess.Popen(

@@ -140,7 +140,7 @@ def _limits(ax: Axes, theirs: pd.DataFrame, mine: pd.DataFrame) -> None:
     ticks = [tick for tick in TICKS if ax.get_xlim()[0] < tick < ax.get_xlim()[1]]
     ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     ax.set_xticks([], minor=True)
-    ax.set(xlabel="energy of the multiply-accumulates (µJ a classification)", ylabel="test accuracy (%)")
+    ax.set(xlabel="energy of the multiply-accumulates (µJ per classification)", ylabel="test accuracy (%)")
 
 
 def saving(ax: Axes, start: tuple[float, float], to_uj: float, text: str) -> None:
