@@ -468,6 +468,18 @@ def test_the_shared_candidate_is_the_one_that_fits_both(made):
     assert list(rows["measured"]) == ["TBN - L1T", "TBN / L1T"] and list(rows["verdict"]) == [claims.HOLDS] * 2
 
 
+def test_a_claim_alone_in_its_group_and_one_without_tolerance_are_judged(made):
+    """One candidate suffices where no other claim is about the same network; a ratio may have no reading error."""
+    made("L1T", 99.28, 99.30, 99.32)
+    made("TBN", 99.48, 99.50, 99.52, study="comparators-mnist")
+    gap = GOOD | {"kind": "gap", "network": "TBN - L1T or TBN - L1NT", "paper_value": "0.2"}
+    alone = claims.judge(table(gap)).iloc[0]
+    assert (alone["verdict"], alone["detail"]) == (claims.HOLDS, "as TBN - L1T: agrees; as TBN - L1NT: not yet run")
+    ratio = gap | {"id": "b", "kind": "ratio", "network": "TBN / L1T or TBN / L1NT", "reading_error": "0"}
+    three = gap | {"id": "c", "network": "TBN - L1T or TBN - L1NT or TBN - LNT"}
+    assert list(claims.judge(table(gap, ratio, three))["verdict"]) == [claims.HOLDS, claims.MISSES, claims.HOLDS]
+
+
 def test_the_readme_is_written_between_its_marks(judged, tmp_path):
     path, some = tmp_path / "README.md", judged.reset_index()
     (begin, end), (first, last) = marks("claims"), marks("headlines")

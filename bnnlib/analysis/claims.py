@@ -220,19 +220,22 @@ def _judged(row: dict, load: Callable[[str, str, str], Seeds]) -> dict:
 
 def _shared_candidates(rows: list[dict], load: Callable[[str, str, str], Seeds]) -> dict[str, str]:
     """The candidate of each claim, by id, of groups in which several claims are about one and the same network."""
-    groups: dict[tuple[str, str], list[dict]] = {}
+    groups: dict[tuple[str, str, int], list[dict]] = {}
     for row in rows:
         if row["kind"] in OPERATORS and " or " in row["network"]:
-            groups.setdefault((row["dataset"], row["group"]), []).append(row)
+            groups.setdefault((row["dataset"], row["group"], row["network"].count(" or ")), []).append(row)
     chosen = {}
     for members in groups.values():
+        if len(members) < 2:
+            continue
         candidates = [row["network"].split(" or ") for row in members]
         worst = []
         for same in zip(*candidates, strict=True):
             measured = [_measure(row, name, load) for row, name in zip(members, same, strict=True)]
             if None not in measured:
                 off = [abs(m.ours - float(row["paper_value"])) for m, row in zip(measured, members, strict=True)]
-                worst.append((max(d / m.tolerance for d, m in zip(off, measured, strict=True)), same))
+                shares = [d / max(m.tolerance, 1e-9) for d, m in zip(off, measured, strict=True)]  # it may be 0
+                worst.append((max(shares), same))
         if worst:
             best = min(worst)[1]
             chosen |= {row["id"]: name for row, name in zip(members, best, strict=True)}

@@ -1,4 +1,4 @@
-"""Forward products of binary and ternary values by tables of their sums (AVX2), for training.
+"""Forward products of binary and ternary values by tables of their sums (AVX2, AVX-512), for training.
 
 The kernels and codes are those of packed networks (``bnnlib/kernels/layouts.py``, layout ``table``); here the weights
 are new in each step, so they are coded by a kernel, and the sums themselves are kept.
