@@ -101,11 +101,11 @@ def test_the_threshold_counts_only_where_an_activation_is_ternary(one):
     assert binary.but(acts="btb") == changed.but(acts="btb"), "a network without a threshold has left one behind"
 
 
-def test_full_size_networks_of_cifar10_have_the_releases_threshold_and_tbn_its_own():
-    """Those of MNIST keep the threshold of their committed results until they are trained anew."""
-    chosen = [run.model for run in studies.runs("vggnet-cifar10", protocol="sitting") if "t" in run.model.acts]
-    assert chosen and {model.ternary_threshold for model in chosen} == {"estimator"}
-    assert studies.runs("lenet-mnist", "TALL", "short")[0].model.hash == "e4ee43857827"
+def test_networks_of_the_capacity_studies_have_the_releases_threshold_and_tbn_its_own():
+    """Studies that only compare networks with one another keep the threshold of their committed results."""
+    for key in (("vggnet-cifar10", None, "sitting"), ("lenet-mnist", None, "short"), ("together-mnist", None, "long")):
+        chosen = [run.model for run in studies.runs(*key) if "t" in run.model.acts]
+        assert chosen and {model.ternary_threshold for model in chosen} == {"estimator"}
     for study in ("comparators-mnist", "comparators-cifar10"):
         assert {run.model.ternary_threshold for run in studies.runs(study, "TBN")} == {"input"}
 

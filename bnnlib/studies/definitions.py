@@ -203,10 +203,7 @@ STUDIES = {
         },
         protocols={
             "short": Protocol(
-                LENET_SHORT.but(lr=3e-3),
-                LENET_SHORT,
-                {"float": 5, "binary": 5, "WIDEN4": 1, "WIDEN8": 1, "": 3},
-                model=INPUT_THRESHOLD,
+                LENET_SHORT.but(lr=3e-3), LENET_SHORT, {"float": 5, "binary": 5, "WIDEN4": 1, "WIDEN8": 1, "": 3}
             ),
             "paper20": Protocol(LENET_FLOAT.but(epochs=20), LENET_BINARY.but(epochs=20), {"float": 3, "binary": 3}),
             "paper": Protocol(LENET_FLOAT, LENET_BINARY, {"": 5}),
@@ -254,7 +251,7 @@ STUDIES = {
         _lenet("bbtt", "btt"),
         {"estimator": "reste"},
         {"label_smoothing": 0.1, "augment": "affine"},
-        {"long": Protocol(LENET_LONG, LENET_LONG, {"plain": 3, "plain-hybrid": 3, "": 5}, model=INPUT_THRESHOLD)},
+        {"long": Protocol(LENET_LONG, LENET_LONG, {"plain": 3, "plain-hybrid": 3, "": 5})},
     ),
     "beyond-cifar10": _beyond(
         _vggnet("b" * 9, "b" * 8),
