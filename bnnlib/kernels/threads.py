@@ -4,17 +4,12 @@ The threads are OpenMP's, as torch's are: threads of another kind would work aga
 thread calls a kernel directly, or OpenMP would wait busily too, for nothing, on the core of a neighbour.
 """
 
-import ctypes
-from contextlib import suppress
-
 import numpy as np
 import torch
 from numba import config, prange, set_num_threads
 
 from bnnlib.kernels import blocks, convolution, lookups
 from bnnlib.kernels.compiling import shared
-
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
 
 @shared
@@ -181,18 +176,6 @@ _SHARED = {
     convolution.weight_gradient: _weight_gradient,
     convolution.input_gradient: _input_gradient,
 }
-
-
-def keep_memory() -> None:
-    """Let the C library keep what is freed, of any size, for the next step of a training.
-
-    It gives arrays over 32 MiB back to the system each time, and every page of the next ones is then filled with zeros
-    first: 1.2 of 9.9 ms per image of a step of VGGNet7 (two cores, batch 100).
-    """
-    with suppress(OSError, AttributeError):  # another library than glibc
-        library = ctypes.CDLL(None)
-        library.mallopt(M_MMAP_MAX, 0)
-        library.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def count() -> int:
