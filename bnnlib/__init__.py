@@ -3,7 +3,7 @@
 from importlib import import_module
 
 from bnnlib.errors import UserError
-from bnnlib.specs import ModelSpec, RunSpec, TrainSpec
+from bnnlib.specs import ModelSpec, RunSpec, TrainSpec, register_architecture
 
 __version__ = "0.2.0"
 
@@ -16,9 +16,10 @@ _LATER = {
     "export_onnx": "export",
     "fit": "training.fitting",
     "profile": "energy",
+    "register_dataset": "data",
     "register_estimator": "nn.quantizers",
 }
-__all__ = ["ModelSpec", "RunSpec", "TrainSpec", "UserError", *_LATER]
+__all__ = ["ModelSpec", "RunSpec", "TrainSpec", "UserError", "register_architecture", *_LATER]
 
 
 def __getattr__(name: str) -> object:

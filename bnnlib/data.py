@@ -10,6 +10,7 @@ validate. Validation images are never augmented (the released code augments thos
 
 import gzip
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -22,10 +23,7 @@ from torchvision import datasets
 from bnnlib import paths
 from bnnlib.errors import UserError
 from bnnlib.files import write_atomic
-from bnnlib.specs import DATASETS
-
-IMAGE_SHAPES = {"mnist": (1, 28, 28), "fashion-mnist": (1, 28, 28), "cifar10": (3, 32, 32), "svhn": (3, 32, 32)}
-VALIDATION_IMAGES = {"mnist": 10_000, "fashion-mnist": 10_000, "cifar10": 5_000, "svhn": 7_000, "digits": 300}
+from bnnlib.specs import DATASETS, OWN
 
 
 @dataclass(frozen=True)
@@ -79,49 +77,79 @@ def _part(name: str, x: object, y: object) -> tuple[Tensor, Tensor]:
     return x, y.long()
 
 
-def load(name: str, image: tuple[int, int, int] | None = None) -> Data:
-    """Read a verified data set.
+@dataclass(frozen=True)
+class Source:
+    """Where the images of a data set come from.
 
     Args:
-        name: one of ``specs.DATASETS``.
-        image: (C, H, W) that the network takes; ``digits`` is made to fit it, for others it must be theirs.
+        image: shape (C, H, W) of an image; None if they are made to fit the network.
+        validation: how many of the last training images validate.
+        read: function of the folder of data sets and of the shape of an image; returns images and labels to train, then
+            to test: uint8 [N, C, H, W], integers [N], uint8 [M, C, H, W], integers [M]. Its files are verified before.
+        files: function of that folder: the files, with their md5 sums. A file `.gz` is unpacked beside itself.
+        download: function of that folder that fetches the files that are missing; None if there is nothing to fetch.
+    """
+
+    image: tuple[int, int, int] | None
+    validation: int
+    read: Callable[[Path, tuple[int, int, int]], tuple]
+    files: Callable[[Path], dict[Path, str]] = lambda folder: {}
+    download: Callable[[Path], object] | None = None
+
+
+def register_dataset(name: str, source: Source) -> None:
+    """Make a data set known: ``TrainSpec(name, ...)``, ``load`` and ``bnn data`` then take it.
+
+    Args:
+        name: a new name, as it stands in specs.
+        source: where its images come from.
 
     Raises:
-        UserError: a file is missing or damaged, or the images do not fit the network.
+        UserError: the name is taken, or no image would validate.
     """
-    if name not in DATASETS:
-        raise UserError(f"data set {name!r} is unknown; use one of {', '.join(DATASETS)}")
-    if name == "digits":
-        return _split(name, *_digits(image or (1, 28, 28)))
-    if image is not None and image != IMAGE_SHAPES[name]:
-        fitting = [d for d in DATASETS if IMAGE_SHAPES.get(d, image) == image]
-        raise UserError(
-            f"data set {name!r} has images {IMAGE_SHAPES[name]}, the network takes {image}; use {', '.join(fitting)}"
-        )
-    verify(name)
-    root = str(_root(name))
-    if name == "svhn":
-        parts = [datasets.SVHN(root, split) for split in ("train", "test")]
-        arrays = [(p.data, p.labels) for p in parts]
-    elif name == "cifar10":
-        parts = [datasets.CIFAR10(root, train) for train in (True, False)]
-        arrays = [(p.data.transpose(0, 3, 1, 2), p.targets) for p in parts]
-    else:
-        cls = datasets.MNIST if name == "mnist" else datasets.FashionMNIST
-        parts = [cls(root, train) for train in (True, False)]
-        arrays = [(p.data.numpy()[:, None], p.targets.numpy()) for p in parts]
-    (x, y), (test_x, test_y) = arrays
-    return _split(name, x, y, test_x, test_y)
+    if name in (*DATASETS, OWN):
+        raise UserError(f"data set {name!r} is there already; use another name")
+    if source.validation < 1:
+        raise UserError(f"data set {name!r} validates on {source.validation} images; use 1 or more")
+    SOURCES[name] = source
+    DATASETS.append(name)
 
 
-def _split(name: str, x: np.ndarray, y: np.ndarray, test_x: np.ndarray, test_y: np.ndarray) -> Data:
-    x, test_x = (torch.from_numpy(np.ascontiguousarray(a, dtype=np.uint8)) for a in (x, test_x))
-    y, test_y = (torch.from_numpy(np.asarray(a, dtype=np.int64)) for a in (y, test_y))
-    n = len(x) - VALIDATION_IMAGES[name]
-    return Data(x[:n], y[:n], x[n:], y[n:], test_x, test_y)
+def _mnist(cls: type) -> Source:
+    """MNIST, or what has its format."""
+
+    def read(folder: Path, image: tuple) -> tuple:
+        parts = [cls(str(folder), train) for train in (True, False)]
+        return tuple(array for p in parts for array in (p.data.numpy()[:, None], p.targets.numpy()))
+
+    def files(folder: Path) -> dict[Path, str]:
+        return {folder / cls.__name__ / "raw" / file: md5 for file, md5 in cls.resources}
+
+    return Source((1, 28, 28), 10_000, read, files, lambda folder: cls(str(folder), download=True))
 
 
-def _digits(image: tuple[int, int, int]) -> tuple[np.ndarray, ...]:
+def _read_cifar10(folder: Path, image: tuple) -> tuple:
+    parts = [datasets.CIFAR10(str(folder), train) for train in (True, False)]
+    return tuple(array for p in parts for array in (p.data.transpose(0, 3, 1, 2), p.targets))
+
+
+def _cifar10_files(folder: Path) -> dict[Path, str]:
+    cls = datasets.CIFAR10
+    listed = [*cls.train_list, *cls.test_list, (cls.meta["filename"], cls.meta["md5"])]
+    return {folder / cls.base_folder / file: md5 for file, md5 in listed}
+
+
+def _svhn(folder: Path, **options: bool) -> list[datasets.SVHN]:
+    """Both parts; unlike the others, torchvision's class adds no folder of its own."""
+    return [datasets.SVHN(str(folder / "svhn"), split, **options) for split in ("train", "test")]
+
+
+def _svhn_files(folder: Path) -> dict[Path, str]:
+    listed = [datasets.SVHN.split_list[split] for split in ("train", "test")]
+    return {folder / "svhn" / file: md5 for _, file, md5 in listed}
+
+
+def _read_digits(folder: Path, image: tuple) -> tuple:
     """The 1,797 digits of 8 x 8 pixels, enlarged bilinearly; a fixed shuffle, the last 300 to test."""
     from sklearn.datasets import load_digits
 
@@ -134,24 +162,56 @@ def _digits(image: tuple[int, int, int]) -> tuple[np.ndarray, ...]:
     return x[:-300], y[:-300], x[-300:], y[-300:]
 
 
-def _root(name: str) -> Path:
-    """What torchvision calls root: it adds a folder of the data set itself, except for SVHN."""
-    return paths.datasets_dir() / "svhn" if name == "svhn" else paths.datasets_dir()
+SOURCES = {
+    "mnist": _mnist(datasets.MNIST),
+    "fashion-mnist": _mnist(datasets.FashionMNIST),
+    "cifar10": Source(
+        (3, 32, 32), 5_000, _read_cifar10, _cifar10_files,
+        lambda folder: datasets.CIFAR10(str(folder), download=True),
+    ),
+    "svhn": Source(
+        (3, 32, 32), 7_000, lambda folder, image: tuple(a for p in _svhn(folder) for a in (p.data, p.labels)),
+        _svhn_files, lambda folder: _svhn(folder, download=True),
+    ),
+    "digits": Source(None, 300, _read_digits),
+}  # fmt: skip
+
+
+def _source(name: str) -> Source:
+    if name not in SOURCES:
+        raise UserError(f"data set {name!r} is unknown; use one of {', '.join(DATASETS)}")
+    return SOURCES[name]
+
+
+def load(name: str, image: tuple[int, int, int] | None = None) -> Data:
+    """Read a verified data set.
+
+    Args:
+        name: one of ``specs.DATASETS``.
+        image: (C, H, W) that the network takes; ``digits`` is made to fit it, for others it must be theirs.
+
+    Raises:
+        UserError: a file is missing or damaged, or the images do not fit the network.
+    """
+    source = _source(name)
+    if None not in (image, source.image) and image != source.image:
+        fitting = [other for other, one in SOURCES.items() if one.image in (None, image)]
+        raise UserError(
+            f"data set {name!r} has images {source.image}, the network takes {image}; use {', '.join(fitting)}"
+        )
+    verify(name)
+    x, y, test_x, test_y = source.read(paths.datasets_dir(), source.image or image or (1, 28, 28))
+    x, test_x = (torch.from_numpy(np.ascontiguousarray(a, dtype=np.uint8)) for a in (x, test_x))
+    y, test_y = (torch.from_numpy(np.asarray(a, dtype=np.int64)) for a in (y, test_y))
+    n = len(x) - source.validation
+    if n < 1:
+        raise UserError(f"data set {name!r} has {len(x)} images to train, of which {source.validation} validate")
+    return Data.of((x[:n], y[:n]), (x[n:], y[n:]), (test_x, test_y))
 
 
 def expected_files(name: str) -> dict[Path, str]:
-    """The files of a data set with the md5 sums that torchvision lists for them."""
-    root = _root(name)
-    if name in ("mnist", "fashion-mnist"):
-        cls = datasets.MNIST if name == "mnist" else datasets.FashionMNIST
-        return {root / cls.__name__ / "raw" / file: md5 for file, md5 in cls.resources}
-    if name == "cifar10":
-        cls = datasets.CIFAR10
-        listed = [*cls.train_list, *cls.test_list, (cls.meta["filename"], cls.meta["md5"])]
-        return {root / cls.base_folder / file: md5 for file, md5 in listed}
-    if name == "svhn":
-        return {root / datasets.SVHN.split_list[s][1]: datasets.SVHN.split_list[s][2] for s in ("train", "test")}
-    return {}
+    """The files of a data set with their md5 sums."""
+    return _source(name).files(paths.datasets_dir())
 
 
 def _md5(path: Path) -> str:
@@ -191,26 +251,19 @@ def get(name: str) -> None:
     Raises:
         UserError: the download failed.
     """
-    if name not in DATASETS:
-        raise UserError(f"data set {name!r} is unknown; use one of {', '.join(DATASETS)}")
-    root = str(_root(name))
+    download = _source(name).download
     try:
         for path, md5 in expected_files(name).items():
             if not path.exists() or _md5(path) != md5:
                 path.unlink(missing_ok=True)
                 if path.suffix == ".gz":  # torchvision fetches an archive only where its content is missing
                     path.with_suffix("").unlink(missing_ok=True)
-        if all(path.exists() for path in expected_files(name)):
-            return verify(name)
-        if name == "svhn":
-            for split in ("train", "test"):
-                datasets.SVHN(root, split, download=True)
-        else:
-            cls = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST, "cifar10": datasets.CIFAR10}[name]
-            cls(root, download=True)
+        if download and not all(path.exists() for path in expected_files(name)):
+            download(paths.datasets_dir())
     except (OSError, RuntimeError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"cannot download {name} to {root}: {reason}; put its files there by hand, or set BNN_DATA to their folder"
+            f"cannot download {name} to {paths.datasets_dir()}: {reason}; put its files there by hand, or set BNN_DATA "
+            "to their folder"
         ) from error
     verify(name)

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import pickle
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ def mnist(tmp_path, monkeypatch):
         (raw / f"{name}.gz").write_bytes(archive)
         sums.append((f"{name}.gz", hashlib.md5(archive).hexdigest()))
     monkeypatch.setattr(datasets.MNIST, "resources", sums)
-    monkeypatch.setitem(data.VALIDATION_IMAGES, "mnist", 10)
+    monkeypatch.setitem(data.SOURCES, "mnist", replace(data.SOURCES["mnist"], validation=10))
     monkeypatch.setenv("BNN_DATA", str(tmp_path))
     monkeypatch.setattr(datasets.MNIST, "mirrors", ["http://127.0.0.1:9/"])  # nothing is fetched in a test
     return raw

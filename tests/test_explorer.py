@@ -11,10 +11,9 @@ from bnnlib import ModelSpec, UserError
 from bnnlib.energy import table_names
 from bnnlib.energy.breakdown import cost_rows
 from bnnlib.files import write_atomic
-from bnnlib.nn.models import ARCHS
 from bnnlib.operands import OPERANDS
 from bnnlib.report import explorer, widget
-from bnnlib.specs import LAYERS
+from bnnlib.specs import ARCHS
 
 
 def configurations(count: int = 50) -> list[tuple[ModelSpec, str]]:
@@ -24,8 +23,8 @@ def configurations(count: int = 50) -> list[tuple[ModelSpec, str]]:
     for i in range(count):
         arch = chance.choice(list(ARCHS))
         codes = list(OPERANDS) if i % 5 == 0 else "bt8"
-        weights = "".join(chance.choices(codes, k=LAYERS[arch]))
-        acts = "".join(chance.choices(codes, k=LAYERS[arch] - 1))
+        weights = "".join(chance.choices(codes, k=len(ARCHS[arch].layers)))
+        acts = "".join(chance.choices(codes, k=len(ARCHS[arch].layers) - 1))
         found.append((ModelSpec(arch, weights, acts, chance.choice(explorer.WIDTHS)), chance.choice(table_names())))
     return found
 

@@ -17,9 +17,8 @@ from bnnlib.bench import agreement
 from bnnlib.bench.plain import PlainTraining
 from bnnlib.kernels import convolution, forward, threads
 from bnnlib.nn.layers import quantize_weight
-from bnnlib.nn.models import ARCHS
 from bnnlib.paths import ROOT
-from bnnlib.specs import ModelSpec, RunSpec, TrainSpec
+from bnnlib.specs import ARCHS, ModelSpec, RunSpec, TrainSpec
 from bnnlib.training.execution import Execution
 from bnnlib.training.loop import Training, evaluate, train
 from bnnlib.training.objective import set_rate

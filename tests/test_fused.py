@@ -21,9 +21,8 @@ from bnnlib.kernels import forward, fused, lookups, processor, tables, threads
 from bnnlib.kernels.lookup_simd import DIGIT
 from bnnlib.nn.gradient_quantizer import gradient_levels, quantized_gradient
 from bnnlib.nn.layers import QuantAct, QuantConv2d, set_gradient_bits
-from bnnlib.nn.models import ARCHS
 from bnnlib.paths import ROOT
-from bnnlib.specs import ModelSpec, RunSpec, TrainSpec
+from bnnlib.specs import ARCHS, ModelSpec, RunSpec, TrainSpec
 from bnnlib.training.loop import Training
 
 pytestmark = pytest.mark.skipif(not processor.looks_up_in_vectors(), reason="needs AVX2")
@@ -296,7 +295,7 @@ def test_another_checkout_is_timed_beside_this_one(tmp_path):
     asked = CliRunner().invoke(benchmarks, ["training", "--against", str(ROOT), "--network", "lenet5"])
     assert isinstance(asked.exception, UserError) and "leave out --network" in str(asked.exception)
     (tmp_path / "bnnlib").mkdir()
-    (tmp_path / "bnnlib" / "specs.py").touch()
+    (tmp_path / "bnnlib" / "__init__.py").touch()
     (tmp_path / "bnnlib" / "__init__.py").touch()
     with pytest.raises(UserError, match="cannot train ttttttttt: ImportError"):
         commits._images_per_second(tmp_path, small, 0.01)

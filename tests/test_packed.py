@@ -21,12 +21,12 @@ from bnnlib.energy.profiling import profile
 from bnnlib.files import read_json
 from bnnlib.kernels import layouts, processor
 from bnnlib.kernels.layouts import layout, table
-from bnnlib.nn.models import ARCHS
 from bnnlib.packed import IntegerLayer, PackedNet, as_bytes, load, norms, pack, restored, save
 from bnnlib.packed.network import _Layer, _words
 from bnnlib.runs import runner
 from bnnlib.runs.attempt import packed_path
 from bnnlib.runs.verification import torch_sums, verify
+from bnnlib.specs import ARCHS
 
 COUNTINGS = ("table", "word") if processor.looks_up_in_vectors() else ("word",)
 

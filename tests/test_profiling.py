@@ -3,12 +3,16 @@
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bnnlib import ModelSpec, UserError, build, studies
-from bnnlib.energy.profiling import on_grid, profile
+from bnnlib.energy.profiling import profile
+from bnnlib.energy.recording import on_grid
 from bnnlib.nn.layers import QuantConv2d, QuantLinear
+from bnnlib.specs import ARCHS, PLANES
 
 LENET = ModelSpec("lenet5", "bbbb", "bbb")
 VGGNET = ModelSpec("vggnet7", "b" * 9, "b" * 8)
@@ -34,6 +38,22 @@ def macs_by_counting(spec: ModelSpec) -> list[int]:
                 taps += sum(1 for _ in range(top, top + kernel) for _ in range(left, left + kernel))
         counts.append(taps * inputs * outputs)
     return counts + [inputs * outputs for inputs, outputs in linears]
+
+
+@given(st.data())
+def test_the_shapes_of_a_spec_give_what_its_network_executes(data):
+    arch = data.draw(st.sampled_from(list(ARCHS)))
+    layers = len(ARCHS[arch].layers)
+    planes = data.draw(st.sampled_from(PLANES))
+    acts = data.draw(st.text("bt82f" if planes == "sign" else "bbbt8", min_size=layers - 1, max_size=layers - 1))
+    spec = ModelSpec(
+        arch, data.draw(st.text("bt84hf", min_size=layers, max_size=layers)), acts,
+        data.draw(st.sampled_from([1 / 8, 3 / 8, 1, 2])), image=data.draw(st.sampled_from("8b")),
+        act_planes=planes if "b" in acts else "sign", extra_norm=data.draw(st.booleans()),
+    )  # fmt: skip
+    with torch.device("meta"):
+        network = build(spec)
+    pd.testing.assert_frame_equal(profile(spec), profile(network))
 
 
 def test_mac_counts_of_the_paper():

@@ -13,8 +13,7 @@ import numpy as np
 from bnnlib.energy import UJ_PER_FJ, Table, energy_fj
 from bnnlib.energy.profiling import profile
 from bnnlib.errors import UserError
-from bnnlib.nn.models import ARCHS
-from bnnlib.specs import LAYERS, ModelSpec
+from bnnlib.specs import ARCHS, ModelSpec
 from bnnlib.studies.designs import choices
 
 
@@ -32,7 +31,7 @@ def energies(arch: str, of: list[str], table: Table | str = "icmla2020") -> dict
         of: the choices.
         table: energy table.
     """
-    layers = LAYERS[arch]
+    layers = len(ARCHS[arch].layers)
     uj = {
         pair: energy_fj(profile(ModelSpec(arch, pair[0] * layers, pair[1] * (layers - 1))), table).to_numpy()
         * UJ_PER_FJ

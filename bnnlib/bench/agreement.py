@@ -15,8 +15,7 @@ from bnnlib.bench.plain import PlainTraining
 from bnnlib.bench.training import machine
 from bnnlib.errors import UserError
 from bnnlib.files import read_json, write_json
-from bnnlib.nn.models import ARCHS
-from bnnlib.specs import RunSpec
+from bnnlib.specs import ARCHS, RunSpec
 from bnnlib.training.execution import Execution
 from bnnlib.training.loop import train
 

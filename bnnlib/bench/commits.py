@@ -71,7 +71,7 @@ def against(other: Path, seconds: float, rounds: int) -> Iterator[dict]:
         UserError: there is nothing to measure, or the other folder is no checkout of this project, or cannot train.
     """
     training.check_time(seconds, rounds)
-    if not (other / "bnnlib" / "specs.py").exists():
+    if not (other / "bnnlib" / "__init__.py").exists():
         raise UserError(f"{other} is no checkout of this project; make one: git worktree add {other} COMMIT")
     for run in tqdm(training.sitting_cases(), unit="case", disable=None):
         ours, theirs = [], []

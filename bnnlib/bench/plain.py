@@ -14,8 +14,8 @@ from torchvision import transforms
 
 from bnnlib.errors import UserError
 from bnnlib.nn.layers import Image, QuantAct, QuantConv2d, QuantLinear
-from bnnlib.nn.models import ARCHS, build
-from bnnlib.specs import RunSpec
+from bnnlib.nn.models import build
+from bnnlib.specs import ARCHS, RunSpec
 from bnnlib.training.objective import LOSSES, make_optimizer
 
 

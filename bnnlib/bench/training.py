@@ -18,8 +18,7 @@ from bnnlib.bench.plain import PlainTraining
 from bnnlib.data import Data
 from bnnlib.energy.profiling import profile
 from bnnlib.errors import UserError
-from bnnlib.nn.models import ARCHS
-from bnnlib.specs import RunSpec
+from bnnlib.specs import ARCHS, RunSpec
 from bnnlib.training.augment import batches
 from bnnlib.training.execution import Execution, device_name
 from bnnlib.training.loop import Training

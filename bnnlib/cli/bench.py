@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from bnnlib.errors import UserError
-from bnnlib.specs import LAYERS
+from bnnlib.specs import ARCHS
 
 
 @click.group("bench")
@@ -15,7 +15,7 @@ def benchmarks() -> None:
 
 
 @benchmarks.command("training")
-@click.option("--network", "networks", multiple=True, type=click.Choice(sorted(LAYERS)), help="Only this network.")
+@click.option("--network", "networks", multiple=True, type=click.Choice(sorted(ARCHS)), help="Only this network.")
 @click.option("--device", help="A torch device; default cuda if there is one, else cpu.")
 @click.option("-x", "options", multiple=True, metavar="NAME=on|off", help="How to execute ours: kernels, amp, graph, …")
 @click.option("--seconds", default=2.0, show_default=True, help="For each side, in each round.")

@@ -11,7 +11,7 @@ from bnnlib.cli.bench import benchmarks
 from bnnlib.cli.hardware import hardware
 from bnnlib.cli.packed import export, predict, verify
 from bnnlib.errors import UserError, counted
-from bnnlib.specs import DATASETS, LAYERS, ModelSpec
+from bnnlib.specs import ARCHS, DATASETS, ModelSpec
 
 
 class _Commands(click.Group):
@@ -41,7 +41,7 @@ def cost(
     arch: str, weights: str | None, acts: str | None, width: float, table: str, memory: str | None, as_json: bool
 ) -> None:
     """Energy of one classification of ARCH (lenet5, vggnet7), layer by layer; all binary unless told."""
-    layers = LAYERS.get(arch, 1)
+    layers = len(ARCHS[arch].layers) if arch in ARCHS else 1
     spec = ModelSpec(
         arch, weights if weights is not None else "b" * layers, acts if acts is not None else "b" * (layers - 1), width
     )
@@ -190,7 +190,7 @@ def get(name: str) -> None:
     from bnnlib import data as datasets
 
     datasets.get(name)
-    click.echo(f"{name}: complete" + ("" if name == "digits" else f" in {paths.datasets_dir()}"))
+    click.echo(f"{name}: complete" + (f" in {paths.datasets_dir()}" if datasets.expected_files(name) else ""))
 
 
 @data.command()

@@ -1,7 +1,8 @@
 """The energy model: what a network executes, and what that costs by a table of energies per operation.
 
 ==============  ====================================================================
-``profiling``   operations, vector lengths and bits per layer, read from one forward pass
+``profiling``   operations, vector lengths and bits per layer, of a network or of a spec
+``recording``   what a network multiplies, read from one forward pass
 ``tables``      energy tables of ``data/energy``
 ``cost``        energy of the multiply-accumulates
 ``memory``      energy of memory accesses, reported separately

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from bnnlib import paths
-from bnnlib.energy.profiling import Recorder, profile
+from bnnlib.energy.profiling import profile
+from bnnlib.energy.recording import Recorder
 from bnnlib.errors import UserError
 from bnnlib.hardware import netlist, power, simulate, synthesis
 from bnnlib.hardware.cells import Library

@@ -1,68 +1,13 @@
-"""LeNet5 and VGGNet7 from a ModelSpec.
-
-Shapes: the paper's two networks (T. Stadtmann et al., ICMLA 2020, released code). VGGNet7 is the network of
-BinaryConnect (arXiv 1511.00363), also used by Helwegen et al. (arXiv 1906.02107) and as Larq's BinaryNet example.
-"""
+"""LeNet5, VGGNet7 and registered architectures from a ModelSpec."""
 
 from collections import OrderedDict
-from typing import NamedTuple
 
 from torch import nn
 
 from bnnlib.nn.layers import Image, QuantAct, QuantConv2d, QuantLinear
 from bnnlib.nn.planes import PlaneConv2d, PlaneLinear
 from bnnlib.operands import OPERANDS
-from bnnlib.specs import ModelSpec
-
-
-class Layer(NamedTuple):
-    """A row of an architecture: a convolution if it has a kernel, else fully connected."""
-
-    name: str
-    outputs: int
-    kernel: int = 0
-    pad: int = 0
-    pool: bool = False
-
-
-class Arch(NamedTuple):
-    """An architecture: image shape (C, H, W), its number range, how it pads, its layers."""
-
-    image: tuple[int, int, int]
-    signed_image: bool
-    pad_border: bool
-    layers: tuple[Layer, ...]
-
-
-ARCHS = {
-    "lenet5": Arch(
-        (1, 28, 28),
-        False,
-        False,
-        (
-            Layer("conv1", 32, kernel=5, pad=2, pool=True),  # 28 x 28 -> 14 x 14
-            Layer("conv2", 64, kernel=5, pool=True),  # 10 x 10 -> 5 x 5
-            Layer("fc1", 512),
-            Layer("fc2", 10),
-        ),
-    ),
-    "vggnet7": Arch(
-        (3, 32, 32),
-        True,
-        True,
-        (
-            Layer("conv1", 128, kernel=3),  # 30 x 30
-            Layer("conv2", 128, kernel=3, pad=1, pool=True),  # -> 15 x 15
-            Layer("conv3", 256, kernel=3, pad=1),
-            Layer("conv4", 256, kernel=3, pad=1, pool=True),  # -> 7 x 7
-            Layer("conv5", 512, kernel=3, pad=1),
-            Layer("conv6", 512, kernel=3, pad=1, pool=True),  # -> 3 x 3
-            Layer("fc1", 1024),
-            Layer("fc2", 1024),
-            Layer("fc3", 10),
-        ),
-    ),
-}
+from bnnlib.specs import ARCHS, ModelSpec
 
 
 def build(spec: ModelSpec) -> nn.Sequential:
@@ -90,7 +35,7 @@ def build(spec: ModelSpec) -> nn.Sequential:
                 channels, outputs, layer.kernel, pad=layer.pad, pad_value=pad_value,
                 input_levels=255 if i == 1 and image_operand == "fixed8" else 1, **common,
             )  # fmt: skip
-            size = (size + 2 * layer.pad - layer.kernel + 1) // (2 if layer.pool else 1)
+            size = layer.size_after(size)
             new_norm = nn.BatchNorm2d
         else:
             if not flat:

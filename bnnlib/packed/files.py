@@ -21,11 +21,10 @@ from safetensors.numpy import save as tensor_bytes
 
 from bnnlib.errors import UserError
 from bnnlib.files import write_atomic
-from bnnlib.nn.models import ARCHS
 from bnnlib.operands import operand_bits
 from bnnlib.packed.fold import Frame, frames
 from bnnlib.packed.layers import IntegerLayer, IntegerNetwork
-from bnnlib.specs import ModelSpec
+from bnnlib.specs import ARCHS, ModelSpec
 
 FORMAT = "bnnlib packed 1"
 MOST_BYTES = 2**28  # a file of this size is none of these networks

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from bnnlib.errors import UserError
 from bnnlib.nn.layers import QuantAct, QuantConv2d, QuantLinear, eval_mode, power_of_two_scale
-from bnnlib.nn.models import ARCHS, build
+from bnnlib.nn.models import build
 from bnnlib.operands import OPERANDS, operand_bits
 from bnnlib.packed.layers import IntegerLayer, IntegerNetwork
-from bnnlib.specs import ModelSpec
+from bnnlib.specs import ARCHS, ModelSpec
 
 HIDDEN = ("b", "t")  # activations that are thresholds of a sum
 

@@ -10,10 +10,10 @@ from bnnlib.errors import UserError
 from bnnlib.kernels import coding, dot_products, processor
 from bnnlib.kernels.layouts import BLOCK, bases, code_weights, elements, layout, table
 from bnnlib.kernels.threads import share
-from bnnlib.nn.models import ARCHS
 from bnnlib.operands import OPERANDS
 from bnnlib.packed.files import load
 from bnnlib.packed.layers import IntegerLayer, IntegerNetwork
+from bnnlib.specs import ARCHS
 
 BATCH = 64  # images that go through a layer together: enough to read its weights once for many
 ALONE = 2_000_000  # products of a layer that take one thread less time than to share them

@@ -11,9 +11,8 @@ import pandas as pd
 from bnnlib import paths, studies
 from bnnlib.analysis.recommendation import STUDY
 from bnnlib.energy import Table, load_table, profile, table_names
-from bnnlib.nn.models import ARCHS
 from bnnlib.operands import OPERANDS
-from bnnlib.specs import LAYERS, ModelSpec
+from bnnlib.specs import ARCHS, ModelSpec
 from bnnlib.studies import results
 
 WIDTHS = (0.125, 0.25, 0.5, 1, 2, 4, 8)
@@ -58,7 +57,7 @@ def _network(arch: str) -> dict:
 
 
 def _layers(arch: str, width: float) -> list[dict]:
-    count = LAYERS[arch]
+    count = len(ARCHS[arch].layers)
     rows = profile(ModelSpec(arch, "b" * count, "b" * (count - 1), width))
     return [
         {"name": row.name, "macs": row.macs, "vector": row.vector_length, "image": row.act if not i else None}

@@ -8,10 +8,9 @@ import pandas as pd
 from bnnlib.energy import table_names
 from bnnlib.energy.breakdown import cost_rows, printed
 from bnnlib.errors import UserError
-from bnnlib.nn.models import ARCHS
 from bnnlib.operands import OPERANDS
 from bnnlib.report.explorer import WIDTHS
-from bnnlib.specs import LAYERS, ModelSpec
+from bnnlib.specs import ARCHS, ModelSpec
 
 
 class Explorer(widgets.VBox):
@@ -69,7 +68,7 @@ class Explorer(widgets.VBox):
 
 
 def _binary(arch: str) -> ModelSpec:
-    return ModelSpec(arch, "b" * LAYERS[arch], "b" * (LAYERS[arch] - 1))
+    return ModelSpec(arch, "b" * len(ARCHS[arch].layers), "b" * (len(ARCHS[arch].layers) - 1))
 
 
 def _operand(label: str, code: str) -> widgets.Dropdown:

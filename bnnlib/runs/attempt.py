@@ -20,10 +20,9 @@ from tqdm import tqdm
 import bnnlib
 from bnnlib import data, paths
 from bnnlib.errors import UserError
-from bnnlib.nn.models import ARCHS
 from bnnlib.runs.lock import locked
 from bnnlib.runs.provenance import instructions, source_commit
-from bnnlib.specs import RunSpec
+from bnnlib.specs import ARCHS, RunSpec
 from bnnlib.studies import predictions
 from bnnlib.studies.results import train_command
 from bnnlib.training.execution import Execution, device_name

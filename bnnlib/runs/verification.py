@@ -10,11 +10,11 @@ from torch import nn
 from bnnlib import data, paths
 from bnnlib.files import read_json
 from bnnlib.nn.layers import QuantLinear
-from bnnlib.nn.models import ARCHS
 from bnnlib.packed.files import as_bytes
 from bnnlib.packed.fold import pack
 from bnnlib.packed.network import PackedNet
 from bnnlib.packed.reference import read
+from bnnlib.specs import ARCHS
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ its protocols (data of the released code, see README):
 """
 
 from bnnlib.errors import UserError
-from bnnlib.specs import LAYERS, ModelSpec, RunSpec, TrainSpec
+from bnnlib.specs import ARCHS, ModelSpec, RunSpec, TrainSpec
 from bnnlib.studies.designs import choices, designed_choices
 from bnnlib.studies.study import Protocol, Study
 
@@ -115,7 +115,7 @@ def _beyond(binary: ModelSpec, protocols: dict[str, Protocol], *, augment: str, 
 
 def _choices(arch: str, choices: list[str], protocol: Protocol) -> Study:
     """Networks of binary and ternary operands, written weights-acts, under the protocol ``brief``."""
-    layers = LAYERS[arch]
+    layers = len(ARCHS[arch].layers)
     networks = {f"{c[:layers]}-{c[layers:]}": ModelSpec(arch, c[:layers], c[layers:]) for c in choices}
     return Study(networks, {"brief": protocol})
 

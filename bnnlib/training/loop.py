@@ -20,8 +20,8 @@ from bnnlib import data as datasets
 from bnnlib.errors import UserError
 from bnnlib.files import write_atomic
 from bnnlib.nn.layers import layers_with, set_gradient_bits
-from bnnlib.nn.models import ARCHS, build
-from bnnlib.specs import RunSpec, TrainSpec
+from bnnlib.nn.models import build
+from bnnlib.specs import ARCHS, RunSpec, TrainSpec
 from bnnlib.training import stages
 from bnnlib.training.augment import batches
 from bnnlib.training.averaging import Average
