@@ -6,20 +6,7 @@ from bnnlib import studies
 from bnnlib.analysis.intervals import ACCURACIES, against, by_network, spread
 from bnnlib.energy import Table, energy_uj
 from bnnlib.errors import UserError
-from bnnlib.studies import results
-
-BASELINES = {"tuning-mnist": "lenet-mnist", "tuning-cifar10": "vggnet-cifar10"}
-DECISIONS = {
-    "CBAP": "layer order", "identity": "estimator", "bireal": "estimator", "swish": "estimator",
-    "SGD": "optimizer, loss", "hinge": "optimizer, loss", "no-clip": "latent weights", "bipolar": "latent weights",
-    "PTRELU": "start", "binary-image": "image",
-}  # fmt: skip
-OTHER = "other"  # of a network that nobody has described here yet
-
-
-def decision(network: str) -> str:
-    """The decision that a network of a tuning study is about, for example ``latent weights`` of ``bipolar-1e-5``."""
-    return DECISIONS.get(network) or DECISIONS.get(network.split("-")[0], OTHER)
+from bnnlib.studies import Method, results
 
 
 def decisions(study: str = "tuning-mnist", protocol: str = "short", table: Table | str = "icmla2020") -> pd.DataFrame:
@@ -29,14 +16,16 @@ def decisions(study: str = "tuning-mnist", protocol: str = "short", table: Table
         A row per network of the study, trained or not: its ``decision``, the columns of ``against`` for the validation
         images, ``validation`` and ``test`` as ``spread`` writes them, ``extra_uj`` (energy above the baseline's) and
         ``command``, which makes it. The first row, ``binary``, is the baseline; then decision
-        by decision, in the order of ``DECISIONS``.
+        by decision, in the order of the study's ``methods``.
 
     Raises:
         UserError: the study has no baseline, or the baseline no result.
     """
-    if study not in BASELINES:
-        raise UserError(f"study {study!r} tunes no network; use one of {', '.join(BASELINES)}")
-    base = studies.runs(BASELINES[study], "binary", protocol)[0]
+    tuning = [name for name, one in studies.STUDIES.items() if one.homes and "binary" not in one.networks]
+    if study not in tuning:
+        raise UserError(f"study {study!r} tunes no network; use one of {', '.join(tuning)}")
+    chosen = studies.STUDIES[study]
+    base = studies.runs(chosen.homes["binary"], "binary", protocol)[0]
     models = {run.network: run.model for run in studies.runs(study, protocol=protocol)}
     own, capacity = (results.load_results(name, protocol) for name in (study, base.study))
     seeds = {
@@ -48,12 +37,12 @@ def decisions(study: str = "tuning-mnist", protocol: str = "short", table: Table
     networks = ["binary", *models]
     rows = against({name: seeds["validation"].get(name, ()) for name in networks}, seeds["validation"]["binary"])
     rows.loc["binary", ["gain", "low", "high", "verdict"]] = [float("nan")] * 3 + ["baseline"]
-    rows.insert(0, "decision", ["", *(decision(name) for name in models)])
+    rows.insert(0, "decision", ["", *(chosen.method(name).changes for name in models)])
     for accuracy, values in seeds.items():
         rows[accuracy] = [spread(values.get(name, ())) for name in networks]
     rows["extra_uj"] = [
         energy_uj(model, table) - energy_uj(base.model, table) for model in [base.model, *models.values()]
     ]
     rows["command"] = [f"bnn train {base.study if n == 'binary' else study} --name {n}-{protocol}" for n in networks]
-    order = ["", *dict.fromkeys(DECISIONS.values()), OTHER]
+    order = ["", *dict.fromkeys(method.changes for method in chosen.methods.values()), Method().changes]
     return rows.sort_values("decision", key=lambda column: column.map(order.index), kind="stable")

@@ -4,13 +4,17 @@ The energy of memory accesses is a separate matter with a table of its own (``me
 paper's numbers do not contain it.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
-from torch import nn
 
 from bnnlib.energy.profiling import profile
 from bnnlib.energy.tables import Table, load_table
 from bnnlib.specs import ModelSpec
+
+if TYPE_CHECKING:
+    from torch import nn
 
 UJ_PER_FJ = 1e-9
 
@@ -38,7 +42,7 @@ def energy_fj(
 
 
 def energy_uj(
-    network: nn.Module | ModelSpec | pd.DataFrame, table: Table | str = "icmla2020", factors: np.ndarray | None = None
+    network: "nn.Module | ModelSpec | pd.DataFrame", table: Table | str = "icmla2020", factors: np.ndarray | None = None
 ) -> float:
     """Microjoules of the multiply-accumulates of one classification.
 
@@ -56,6 +60,6 @@ def energy_uj(
     return float(energy_fj(profiled(network), table, factors=factors).sum() * UJ_PER_FJ)
 
 
-def profiled(network: nn.Module | ModelSpec | pd.DataFrame) -> pd.DataFrame:
+def profiled(network: "nn.Module | ModelSpec | pd.DataFrame") -> pd.DataFrame:
     """The profile of a network, unless it is one already."""
     return network if isinstance(network, pd.DataFrame) else profile(network)

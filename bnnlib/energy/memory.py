@@ -1,14 +1,18 @@
 """Energy of memory accesses, which is no part of ``cost.energy_fj``: the paper's numbers do not contain it."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
-from torch import nn
 
 from bnnlib import paths
 from bnnlib.energy.cost import UJ_PER_FJ, profiled
 from bnnlib.energy.tables import read_rows
 from bnnlib.errors import UserError
 from bnnlib.specs import ModelSpec
+
+if TYPE_CHECKING:
+    from torch import nn
 
 COLUMNS = ["memory", "size_kb", "access_bits", "energy_pj", "low_pj", "high_pj", "how", "source", "note"]
 
@@ -32,7 +36,7 @@ def memory_fj(rows: pd.DataFrame, table: str = "memory45") -> pd.DataFrame:
     )
 
 
-def memory_uj(network: nn.Module | ModelSpec | pd.DataFrame, table: str = "memory45") -> float:
+def memory_uj(network: "nn.Module | ModelSpec | pd.DataFrame", table: str = "memory45") -> float:
     """Microjoules of memory accesses of one classification; to be shown beside ``energy_uj``, not within it."""
     return float(memory_fj(profiled(network), table).to_numpy().sum() * UJ_PER_FJ)
 

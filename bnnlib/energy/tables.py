@@ -57,22 +57,27 @@ class Table:
         Raises:
             UserError: the table has no row for the pair.
         """
-        rows = self.find(act, weight)
-        if rows is None:
-            others = [name for name in table_names() if load_table(name).find(act, weight) is not None]
-            raise UserError(
-                f"table {self.name!r} has no energy for activation {act} x weight {weight}; "
-                + (f"tables that have it: {', '.join(others)}" if others else "no table in data/energy has it")
-            )
-        lengths, values = rows["vector_length"].fillna(1).to_numpy(), rows[column].to_numpy()  # empty: any length
-        if len(rows) > 1 and rows["how"].eq("synthesised").all():
-            k = np.clip(
-                np.searchsorted(lengths, vector_length), 1, len(rows) - 1
-            )  # the two points around it, or at the end
-            x = 1 / lengths[k - 1 : k + 1]
-            share = (1 / vector_length - x[0]) / (x[1] - x[0])
-            return float(values[k - 1] + share * (values[k] - values[k - 1]))
-        return float(np.interp(np.log2(vector_length), np.log2(lengths), values))
+        return _cost(self, act, weight, vector_length, column)
+
+
+@lru_cache(maxsize=8192)  # the networks of a study share most of their layers
+def _cost(table: Table, act: str, weight: str, vector_length: int, column: str) -> float:
+    rows = table.find(act, weight)
+    if rows is None:
+        others = [name for name in table_names() if load_table(name).find(act, weight) is not None]
+        raise UserError(
+            f"table {table.name!r} has no energy for activation {act} x weight {weight}; "
+            + (f"tables that have it: {', '.join(others)}" if others else "no table in data/energy has it")
+        )
+    lengths, values = rows["vector_length"].fillna(1).to_numpy(), rows[column].to_numpy()  # empty: any length
+    if len(rows) > 1 and rows["how"].eq("synthesised").all():
+        k = np.clip(
+            np.searchsorted(lengths, vector_length), 1, len(rows) - 1
+        )  # the two points around it, or at the end
+        x = 1 / lengths[k - 1 : k + 1]
+        share = (1 / vector_length - x[0]) / (x[1] - x[0])
+        return float(values[k - 1] + share * (values[k] - values[k - 1]))
+    return float(np.interp(np.log2(vector_length), np.log2(lengths), values))
 
 
 def _class(operand: str) -> str:
@@ -82,7 +87,12 @@ def _class(operand: str) -> str:
 
 def table_names() -> list[str]:
     """The energy tables of ``data/energy``: those CSV files that begin with an activation."""
-    return sorted(path.stem for path in paths.ENERGY.glob("*.csv") if path.read_text().startswith("activation,"))
+    return sorted(path.stem for path in paths.ENERGY.glob("*.csv") if _is_table(path))
+
+
+def _is_table(path: Path) -> bool:
+    with open(path) as file:
+        return file.read(11) == "activation,"
 
 
 def load_table(name: str) -> Table:

@@ -10,6 +10,6 @@
 """
 
 from bnnlib.studies.definitions import STUDIES, family, get_protocol, get_study, runs
-from bnnlib.studies.study import Protocol, Study
+from bnnlib.studies.study import Method, Protocol, Study
 
-__all__ = ["STUDIES", "Protocol", "Study", "family", "get_protocol", "get_study", "runs"]
+__all__ = ["STUDIES", "Method", "Protocol", "Study", "family", "get_protocol", "get_study", "runs"]

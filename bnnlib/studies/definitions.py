@@ -17,7 +17,7 @@ its protocols (data of the released code, see README):
 from bnnlib.errors import UserError
 from bnnlib.specs import ARCHS, ModelSpec, RunSpec, TrainSpec
 from bnnlib.studies.designs import choices, designed_choices
-from bnnlib.studies.study import Protocol, Study
+from bnnlib.studies.study import Method, Protocol, Study
 
 
 def _lenet(weights: str, acts: str, width: int = 1, **options: object) -> ModelSpec:
@@ -47,10 +47,11 @@ def _comparators(binary: ModelSpec) -> dict[str, ModelSpec]:
     }
 
 
-def _tuning(binary: ModelSpec, protocols: dict[str, Protocol], bipolar: tuple[str, ...]) -> Study:
+def _tuning(home: str, binary: ModelSpec, protocols: dict[str, Protocol], bipolar: tuple[str, ...]) -> Study:
     """An all-binary network with one decision of the recipe made otherwise, against ``binary`` of the capacity study.
 
     Args:
+        home: the capacity study.
         binary: the network.
         protocols: how it is trained, by name.
         bipolar: factors of Tang et al.'s regulariser.
@@ -72,15 +73,51 @@ def _tuning(binary: ModelSpec, protocols: dict[str, Protocol], bipolar: tuple[st
     pretraining = {  # never less than two epochs: one is the warm-up
         f"PTRELU-{name}": {"pretrain_epochs": max(2, one.train.epochs * 3 // 8)} for name, one in protocols.items()
     }
-    return Study(networks | dict.fromkeys(changes, binary), protocols, changes | pretraining)
+    decisions = {
+        "CBAP": "layer order", "identity": "estimator", "bireal": "estimator", "swish": "estimator",
+        "SGD": "optimizer, loss", "hinge": "optimizer, loss", "no-clip": "latent weights",
+        **{f"bipolar-{factor}": "latent weights" for factor in bipolar}, "PTRELU": "start", "binary-image": "image",
+    }  # fmt: skip
+    return Study(
+        networks | dict.fromkeys(changes, binary),
+        protocols,
+        changes | pretraining,
+        {name: Method(decision) for name, decision in decisions.items()},
+        {"binary": home},
+    )
 
 
-def _beyond(binary: ModelSpec, protocols: dict[str, Protocol], *, augment: str, cutout: int) -> Study:
+METHODS = {
+    "bireal": Method("estimator", "ApproxSign of Bi-Real Net, arXiv 1808.00278"),
+    "ede": Method("estimator, annealed", "EDE of IR-Net, arXiv 1909.10788"),
+    "reste": Method("estimator, annealed", "ReSTE, arXiv 2308.06689"),
+    "balance": Method("latent weights", "IR-Net, arXiv 1909.10788"),
+    "bop": Method("latent weights", "Bop, arXiv 1906.02107"),
+    "average": Method("latent weights", "averaging, arXiv 1803.05407"),
+    "distill": Method("loss", "distillation, arXiv 1503.02531"),
+    "smooth": Method("loss", "label smoothing, arXiv 1512.00567"),
+    "logit-scale": Method("loss", "sharper outputs"),
+    "acts-first": Method("stages", "activations before weights, arXiv 1904.05868"),
+    "bits": Method("stages", "widths in steps, arXiv 1711.00205"),
+    "linear": Method("schedule", "linear decay"),
+    "gradients-8": Method("gradients", "of 8 bits (DoReFa-Net, arXiv 1606.06160)"),
+    "gradients-6": Method("gradients", "of 6 bits"),
+    "gradients-4": Method("gradients", "of 4 bits"),
+    "affine": Method("images", "turned and scaled"),
+    "alt-flip-crop": Method("images", "alternating flip, arXiv 2404.00498"),
+    "cutout": Method("images", "cutout, arXiv 1708.04552"),
+}
+
+
+def _beyond(
+    homes: dict[str, str], binary: ModelSpec, protocols: dict[str, Protocol], *, augment: str, cutout: int
+) -> Study:
     """An all-binary network with one method of training that the paper does not have, against ``binary``.
 
     Nothing of them is left in the network that is executed.
 
     Args:
+        homes: the studies that have the results of ``binary`` and ``bireal``.
         binary: the network.
         protocols: how it is trained, and the float network that ``distill`` learns from. ``binary`` and ``bireal`` have
             seeds only where the capacity and the tuning study do not train the same.
@@ -110,7 +147,9 @@ def _beyond(binary: ModelSpec, protocols: dict[str, Protocol], *, augment: str, 
         "cutout": {"cutout": cutout},
     }
     teachers = {f"distill-{name}": {"teacher": one.float_train} for name, one in protocols.items()}
-    return Study(networks | dict.fromkeys(changes, binary), protocols, changes | teachers)
+    all_networks = networks | dict.fromkeys(changes, binary)
+    methods = {name: method for name, method in METHODS.items() if name in all_networks}
+    return Study(all_networks, protocols, changes | teachers, methods, homes)
 
 
 def _choices(arch: str, choices: list[str], protocol: Protocol) -> Study:
@@ -237,9 +276,12 @@ STUDIES = {
             ),
         },
     ),
-    "tuning-mnist": _tuning(_lenet("bbbb", "bbb"), LENET_PROTOCOLS, ("1e-5", "1e-6", "1e-7")),
-    "tuning-cifar10": _tuning(_vggnet("b" * 9, "b" * 8), VGGNET_PROTOCOLS, ("1e-5", "1e-6", "5e-7", "1e-7", "1e-8")),
+    "tuning-mnist": _tuning("lenet-mnist", _lenet("bbbb", "bbb"), LENET_PROTOCOLS, ("1e-5", "1e-6", "1e-7")),
+    "tuning-cifar10": _tuning(
+        "vggnet-cifar10", _vggnet("b" * 9, "b" * 8), VGGNET_PROTOCOLS, ("1e-5", "1e-6", "5e-7", "1e-7", "1e-8")
+    ),
     "beyond-mnist": _beyond(
+        {"binary": "lenet-mnist", "bireal": "tuning-mnist"},
         _lenet("bbbb", "bbb"),
         {"short": Protocol(LENET_SHORT.but(lr=3e-3), LENET_SHORT, {"binary": 0, "bireal": 0, "gradients-6": 5, "": 3})},
         augment="affine",
@@ -254,6 +296,7 @@ STUDIES = {
         {"long": Protocol(LENET_LONG, LENET_LONG, {"plain": 3, "plain-hybrid": 3, "": 5})},
     ),
     "beyond-cifar10": _beyond(
+        {"binary": "vggnet-cifar10", "bireal": "tuning-cifar10"},
         _vggnet("b" * 9, "b" * 8),
         {
             "short": Protocol(VGGNET_SHORT, VGGNET_SHORT, {"binary": 0, "bireal": 0, "": 3}),

@@ -1,5 +1,6 @@
 """One JSON file per run, keyed by the hash of its spec; a study's results as a DataFrame."""
 
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -73,7 +74,7 @@ def load_results(study: str, protocol: str | None = None) -> pd.DataFrame:
 
     Energies are those of the table ``icmla2020``, computed from the network as it is now.
     """
-    rows = []
+    rows, uj = [], cache(energy_uj)
     for run in studies.runs(study, protocol=protocol):
         result = load_result(run)
         if result is not None:
@@ -83,7 +84,7 @@ def load_results(study: str, protocol: str | None = None) -> pd.DataFrame:
                     "network": run.network,
                     "protocol": run.protocol,
                     "epochs": run.train.epochs,
-                    "energy_uj": energy_uj(run.model),
+                    "energy_uj": uj(run.model),
                     "path": result_path(run),
                     **{key: result[key] for key in COLUMNS if key in result},
                 }
@@ -125,7 +126,7 @@ def summary(results: pd.DataFrame) -> pd.DataFrame:
 
 def status(study: str | None = None) -> list[dict]:
     """Every run of the studies: ``done``, ``missing`` or ``stale`` (damaged, or of another spec), and its command."""
-    rows = []
+    rows, uj = [], cache(energy_uj)  # seeds of one network cost the same
     for name in [study] if study else studies.STUDIES:
         for run in studies.runs(name):
             try:
@@ -142,7 +143,7 @@ def status(study: str | None = None) -> list[dict]:
                     "epochs": run.train.epochs,
                     "val_accuracy": result["val_accuracy"] if result else None,
                     "test_accuracy": result["test_accuracy"] if result else None,
-                    "energy_uj": energy_uj(run.model),
+                    "energy_uj": uj(run.model),
                     "device": result["device"] if result else None,
                     "spec_hash": run.hash,
                     "command": train_command(run) + (" --overwrite" if state == "stale" else ""),

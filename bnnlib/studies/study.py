@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from bnnlib.specs import ModelSpec, RunSpec, TrainSpec
 
@@ -35,6 +36,18 @@ class Protocol:
             yield RunSpec(model, spec.but(**changes), seed, study, f"{network}-{protocol}")
 
 
+class Method(NamedTuple):
+    """What a network of a study makes otherwise than the baseline.
+
+    Args:
+        changes: the part of the training that is other, in a word or two.
+        source: where the method is from.
+    """
+
+    changes: str = "not described"
+    source: str = ""
+
+
 @dataclass(frozen=True)
 class Study:
     """Networks and protocols, each by name, and what is trained otherwise than the protocol says.
@@ -42,11 +55,20 @@ class Study:
     Args:
         networks, protocols: by name.
         changes: fields of the TrainSpec that are other for a network (``SGD``), or only for a run (``PTRELU-short``).
+        methods: what each network stands for, where the study compares methods; of others nothing is said.
+        homes: by network, the study that has its results, where this one has no seeds of it. That of ``binary``, the
+            baseline, is what makes a study one of methods.
     """
 
     networks: dict[str, ModelSpec]
     protocols: dict[str, Protocol]
     changes: dict[str, dict] = field(default_factory=dict)
+    methods: dict[str, Method] = field(default_factory=dict)
+    homes: dict[str, str] = field(default_factory=dict)
+
+    def method(self, network: str) -> Method:
+        """What a network stands for."""
+        return self.methods.get(network, Method())
 
     def changed(self, network: str, protocol: str) -> dict:
         """The changes of a network under a protocol."""
