@@ -37,7 +37,7 @@ def marks(ax):
 
 def mine(**networks):
     rows = {
-        name: [claims.network_uj("mnist", name), *values, accuracy_energy.family(name)]
+        name: [claims.network_uj("mnist", name), *values, accuracy_energy.family("mnist", name)]
         for name, values in networks.items()
     }
     return pd.DataFrame.from_dict(rows, orient="index", columns=accuracy_energy.OURS)
@@ -94,15 +94,15 @@ def test_the_numbers_drawn_are_those_of_the_claims():
 
 
 def test_families_have_a_look():
-    known = [name for dataset in claims.STUDIES for name in claims._networks(dataset)]
-    assert {accuracy_energy.family(name) for name in known} <= set(figures.FAMILIES)
-    assert [accuracy_energy.family(n) for n in ("BC", "DoReFa-1-2", "XNOR-Net", "TBN")] == [
+    known = [(dataset, name) for dataset in claims.STUDIES for name in claims.networks_of(dataset)]
+    assert {accuracy_energy.family(*one) for one in known} <= set(figures.FAMILIES)
+    assert [accuracy_energy.family("mnist", n) for n in ("BC", "DoReFa-1-2", "XNOR-Net", "TBN")] == [
         "BC/BWN",
         "DoReFa",
         "XNOR-Net",
         "TBN",
     ]
-    assert [accuracy_energy.family(n) for n in ("L1T", "WIDEN2", "LNFP", "binary")] == [
+    assert [accuracy_energy.family("mnist", n) for n in ("L1T", "WIDEN2", "LNFP", "binary")] == [
         "ternary",
         "width",
         "first/last",

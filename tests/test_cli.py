@@ -210,6 +210,23 @@ print([name for name in ("torch", "pandas", "matplotlib") if name in sys.modules
     assert done.stdout.endswith("[]\n"), done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(
+    "words", [["cost", "vggnet7", "--memory"], ["runs"], ["claims"], ["recommend", "lenet5"], ["recommend", "vggnet7"]]
+)
+def test_answers_from_tables_and_results_do_not_wait_for_torch(words):
+    code = f"""
+import sys, bnnlib.cli
+sys.argv = ["bnn", *{words}]
+try:
+    bnnlib.cli.main()
+except SystemExit as stop:
+    print(stop.code)
+print([name for name in ("torch", "matplotlib", "numba") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=paths.ROOT)
+    assert done.stdout.endswith("\n0\n[]\n") and len(done.stdout) > 500, done.stdout + done.stderr
+
+
 def test_training_prints_no_bar_into_a_log(bnn, tiny):
     _, _, err = bnn("train", "tiny", "--seed", "0")
     assert err == ""

@@ -210,3 +210,25 @@ def test_studies_hold_the_papers_networks_and_seeds():
     for name in studies.STUDIES:
         every = [(run.name, run.seed) for run in studies.runs(name)]
         assert len(every) == len(set(every))
+
+
+@pytest.mark.parametrize(
+    "arch, weights, acts, width, family",
+    [
+        ("lenet5", "ffff", "fff", 1, "float"), ("lenet5", "bbbb", "bbb", 1, "binary"),
+        ("lenet5", "bbbb", "bbb", 2, "width"),
+        ("lenet5", "8bb8", "bbb", 1, "first/last"), ("lenet5", "bbb8", "bbb", 1, "first/last"),
+        ("lenet5", "8888", "888", 1, "fixed"), ("lenet5", "8bbb", "2bb", 1, "fixed"),
+        ("lenet5", "bbbb", "bbt", 1, "ternary"),
+        ("lenet5", "8bb8", "tbb", 2, "ternary"), ("vggnet7", "b" * 9, "b" * 7 + "t", 1, "ternary"),
+    ],
+)  # fmt: skip
+def test_the_family_of_a_network_follows_from_its_letters(arch, weights, acts, width, family):
+    assert studies.family(ModelSpec(arch, weights, acts, width)) == family
+
+
+def test_the_families_of_the_studies_are_those_of_the_papers_names():
+    for study in ("lenet-mnist", "vggnet-cifar10"):
+        for name, model in studies.STUDIES[study].networks.items():
+            named = name if name in ("float", "binary") else "first/last" if name.endswith("FP") else "ternary"
+            assert studies.family(model) == ("width" if name.startswith("WIDEN") else named), name

@@ -109,7 +109,7 @@ def _wrong(row: dict) -> str | None:
         numbers = [math.nan]
     if not all(0 <= number < math.inf for number in numbers):
         return "paper_value or reading_error is not a number of at least 0"
-    networks, known = _networks(row["dataset"]), OPERATORS.get(row["kind"], " / ")
+    networks, known = networks_of(row["dataset"]), OPERATORS.get(row["kind"], " / ")
     for candidate in [] if row["kind"] == "rank" else row["network"].split(" or "):
         parts = candidate.split(known)
         unknown = [name for name in parts if name not in networks]
@@ -124,7 +124,7 @@ def _wrong(row: dict) -> str | None:
     return None
 
 
-def _networks(dataset: str) -> dict[str, ModelSpec]:
+def networks_of(dataset: str) -> dict[str, ModelSpec]:
     return {name: spec for study in STUDIES[dataset] for name, spec in studies.STUDIES[study].networks.items()}
 
 
@@ -135,7 +135,7 @@ def _cached_uj(spec: ModelSpec, changed: int) -> float:
 
 def network_uj(dataset: str, network: str) -> float:
     """Microjoules per classification of a network of this data set's studies, table ``icmla2020``."""
-    return _cached_uj(_networks(dataset)[network], (paths.ENERGY / "icmla2020.csv").stat().st_mtime_ns)
+    return _cached_uj(networks_of(dataset)[network], (paths.ENERGY / "icmla2020.csv").stat().st_mtime_ns)
 
 
 def load_seeds(dataset: str, protocol: str, kind: str = "accuracy") -> Seeds:
@@ -301,8 +301,11 @@ def off_by(difference: float, kind: str) -> str:
 
 def kind_of(network: str, dataset: str) -> str:
     """``layer-wise ternary`` (ternary operands, but not all), ``all ternary``, or the family of the paper's figure."""
-    codes = set(_networks(dataset)[network].weights + _networks(dataset)[network].acts)
-    return studies.family(network) if "t" not in codes else "all ternary" if codes == {"t"} else "layer-wise ternary"
+    model = networks_of(dataset)[network]
+    family = studies.family(model)
+    if family != "ternary":
+        return family
+    return "all ternary" if set(model.weights + model.acts) == {"t"} else "layer-wise ternary"
 
 
 def ranking(dataset: str, protocol: str | None = None, load: Callable = load_seeds) -> pd.DataFrame:

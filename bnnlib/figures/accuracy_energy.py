@@ -30,10 +30,10 @@ _KEY = {
 }
 
 
-def family(network: str) -> str:
-    """Family in ``figures.FAMILIES`` of a network of the studies, the comparators among them."""
+def family(dataset: str, network: str) -> str:
+    """Family in ``figures.FAMILIES`` of a network of the studies; the comparators are families of their own."""
     name = {"BC": "BC/BWN"}.get(network, network.partition("-1-")[0])  # DoReFa-1-2 is of the family DoReFa
-    return name if name in figures.FAMILIES else studies.family(network)
+    return name if name in figures.FAMILIES else studies.family(claims.networks_of(dataset)[network])
 
 
 def ours(dataset: str, protocol: str | None = None) -> pd.DataFrame:
@@ -46,7 +46,13 @@ def ours(dataset: str, protocol: str | None = None) -> pd.DataFrame:
     rows = {}
     for name, values in claims.load_seeds(dataset, protocol or claims.PROTOCOLS[dataset]).items():
         sd = statistics.stdev(values) if len(values) > 1 else float("nan")
-        rows[name] = [claims.network_uj(dataset, name), statistics.fmean(values), sd, len(values), family(name)]
+        rows[name] = [
+            claims.network_uj(dataset, name),
+            statistics.fmean(values),
+            sd,
+            len(values),
+            family(dataset, name),
+        ]
     return pd.DataFrame.from_dict(rows, orient="index", columns=OURS).rename_axis("network").sort_values("energy_uj")
 
 
@@ -62,7 +68,7 @@ def papers(dataset: str, ledger: pd.DataFrame) -> pd.DataFrame:
     for row in rows[rows["kind"] == "accuracy"].to_dict("records"):
         other = energies[row["id"].removesuffix("accuracy") + "energy"]
         label, own = row["claim"].split(" has ")[0], "own networks" in row["group"]
-        look = family(row["network"].split(" or ")[0]) if own else label
+        look = family(dataset, row["network"].split(" or ")[0]) if own else label
         our_uj = claims.network_uj(dataset, other["network"].split(" or ")[0])
         values = float(other["paper_value"]), float(row["paper_value"])
         found.append([label, row["network"], own, *values, look, float("nan") if row["not_comparable"] else our_uj])

@@ -327,11 +327,22 @@ STUDIES = {
 }
 
 
-def family(network: str) -> str:
-    """The family in the legend of the paper's result figure that a network of these studies belongs to."""
-    if network in ("float", "binary"):
-        return network
-    return "first/last" if network.endswith("FP") else "width" if network.startswith("WIDEN") else "ternary"
+def family(model: ModelSpec) -> str:
+    """The family in the legend of the paper's result figure that a network belongs to, by its operands and width.
+
+    It is the first that fits: ``float``, ``ternary`` (any operand), ``first/last`` (8-bit weights at an end, all else
+    binary), ``fixed``, ``width`` (wider than 1), ``binary``.
+    """
+    codes = set(model.weights + model.acts)
+    if codes == {"f"}:
+        return "float"
+    if "t" in codes:
+        return "ternary"
+    if codes == {"b"}:
+        return "width" if model.width > 1 else "binary"
+    inner = set(model.weights[1:-1] + model.acts)
+    ends = {model.weights[0], model.weights[-1]}
+    return "first/last" if inner == {"b"} and ends <= {"b", "8"} else "fixed"
 
 
 def get_study(name: str) -> Study:
