@@ -1,6 +1,10 @@
 """Networks and images that several tests use."""
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
+from scipy import stats
 from torch import nn
 from torchvision.models import resnet18
 
@@ -24,3 +28,18 @@ def tiny(seed: int = 0) -> nn.Sequential:
         nn.Conv2d(1, 24, 3), nn.BatchNorm2d(24), nn.ReLU(), nn.MaxPool2d(2),
         nn.Conv2d(24, 48, 3), nn.BatchNorm2d(48), nn.ReLU(), nn.Flatten(), nn.Linear(48 * 9, 10), nn.BatchNorm1d(10),
     )  # fmt: skip
+
+
+def welch(a: Sequence[float], b: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+    """Welch's interval of mean(a) - mean(b), with his degrees of freedom written out."""
+    of_a, of_b = np.var(a, ddof=1) / len(a), np.var(b, ddof=1) / len(b)
+    freedom = (of_a + of_b) ** 2 / (of_a**2 / (len(a) - 1) + of_b**2 / (len(b) - 1))
+    half = stats.t.ppf((1 + confidence) / 2, freedom) * np.sqrt(of_a + of_b)
+    gain = np.mean(a) - np.mean(b)
+    return gain - half, gain + half
+
+
+def student(gains: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+    """Student's interval of the mean of paired differences."""
+    half = stats.t.ppf((1 + confidence) / 2, len(gains) - 1) * np.std(gains, ddof=1) / np.sqrt(len(gains))
+    return np.mean(gains) - half, np.mean(gains) + half

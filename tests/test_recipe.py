@@ -5,9 +5,9 @@ from itertools import pairwise
 from statistics import fmean
 
 import pytest
+from helpers import welch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
 
 from bnnlib.analysis import intervals
 from bnnlib.analysis.recipe import OVER, START, STEP, Measured, joint, round_up, walk
@@ -64,11 +64,9 @@ def test_a_larger_budget_is_never_worse(networks, one, other, together):
 
 
 def shown(networks, a, b, confidence=0.95):
-    """Whether scipy's Welch interval of a - b is above zero."""
+    """Whether Welch's interval of a - b is above zero."""
     values = networks[a].validation, networks[b].validation
-    return min(map(len, values)) > 1 and (
-        stats.ttest_ind(*values, equal_var=False).confidence_interval(confidence).low > 0
-    )
+    return min(map(len, values)) > 1 and welch(*values, confidence)[0] > 0
 
 
 @given(tables(), budgets)

@@ -26,14 +26,10 @@ def difference(a: Sequence[float], b: Sequence[float], confidence: float = 0.95)
     """
     check_confidence(confidence)
     gain = fmean(a) - fmean(b)
-    if min(len(a), len(b)) < 2:
+    if min(len(a), len(b)) < 2 or len(set(a)) == len(set(b)) == 1:
         return gain, float("nan"), float("nan")
-    of_means = [stdev(x) ** 2 / len(x) for x in (a, b)]
-    if sum(of_means) == 0:
-        return gain, float("nan"), float("nan")
-    freedom = sum(of_means) ** 2 / sum(v**2 / (len(x) - 1) for v, x in zip(of_means, (a, b), strict=True))
-    half = float(stats.t.ppf((1 + confidence) / 2, freedom)) * sum(of_means) ** 0.5
-    return gain, gain - half, gain + half
+    interval = stats.ttest_ind(a, b, equal_var=False).confidence_interval(confidence)
+    return gain, float(interval.low), float(interval.high)
 
 
 def paired(a: Mapping[int, float], b: Mapping[int, float], confidence: float = 0.95) -> tuple[int, float, float, float]:
@@ -47,11 +43,11 @@ def paired(a: Mapping[int, float], b: Mapping[int, float], confidence: float = 0
     gains = [a[seed] - b[seed] for seed in sorted(set(a) & set(b))]
     if not gains:
         return 0, float("nan"), float("nan"), float("nan")
-    mean, n = fmean(gains), len(gains)
-    if n < 2 or stdev(gains) == 0:
-        return n, mean, float("nan"), float("nan")
-    half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * stdev(gains) / n**0.5
-    return n, mean, mean - half, mean + half
+    n = len(gains)
+    if len(set(gains)) == 1:
+        return n, gains[0], float("nan"), float("nan")
+    interval = stats.ttest_1samp(gains, 0).confidence_interval(confidence)
+    return n, fmean(gains), float(interval.low), float(interval.high)
 
 
 def check_confidence(confidence: float) -> None:
