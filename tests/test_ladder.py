@@ -32,6 +32,12 @@ def test_a_paired_interval_is_students_of_the_differences(a, b, confidence):
         assert math.isnan(low) and math.isnan(high)
 
 
+def test_the_same_gain_in_every_seed_has_no_spread():
+    """99.1 - 99.0 and 99.2 - 99.1 differ as floats."""
+    n, gain, low, high = intervals.paired({0: 99.1, 1: 99.2}, {0: 99.0, 1: 99.1})
+    assert (n, gain) == (2, 0.1) and math.isnan(low) and math.isnan(high)
+
+
 def test_confidence_is_a_share():
     with pytest.raises(UserError, match="95 is not possible"):
         intervals.paired({0: 1}, {0: 2}, 95)

@@ -8,7 +8,7 @@ from statistics import fmean
 
 import numpy as np
 import pytest
-from helpers import welch
+from helpers import student, welch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,6 +36,13 @@ def test_the_interval_is_that_of_welch(a, b, confidence):
     gain, low, high = intervals.difference(a, b, confidence)
     assert gain == pytest.approx(np.mean(a) - np.mean(b), abs=1e-9)
     assert (low, high) == pytest.approx(welch(a, b, confidence), abs=1e-6)
+
+
+@pytest.mark.filterwarnings("error")
+def test_one_side_without_spread_still_has_an_interval():
+    assert intervals.difference([99.0] * 3, [98.0, 98.1, 98.2])[1:] == pytest.approx(
+        [-x for x in reversed(student(np.array([98.0, 98.1, 98.2]) - 99.0))]
+    )
 
 
 @pytest.mark.parametrize("a, b", [([99.0], [98.0, 98.1]), ([99.0, 99.1], [98.0]), ([99.0, 99.0], [98.0, 98.0])])

@@ -4,7 +4,8 @@ B. L. Welch, "The generalization of 'Student's' problem when several different p
 Biometrika 34, 1947, doi 10.1093/biomet/34.1-2.28.
 """
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean, stdev
 
 import pandas as pd
@@ -28,8 +29,7 @@ def difference(a: Sequence[float], b: Sequence[float], confidence: float = 0.95)
     gain = fmean(a) - fmean(b)
     if min(len(a), len(b)) < 2 or len(set(a)) == len(set(b)) == 1:
         return gain, float("nan"), float("nan")
-    interval = stats.ttest_ind(a, b, equal_var=False).confidence_interval(confidence)
-    return gain, float(interval.low), float(interval.high)
+    return gain, *_ends(lambda: stats.ttest_ind(a, b, equal_var=False), confidence)
 
 
 def paired(a: Mapping[int, float], b: Mapping[int, float], confidence: float = 0.95) -> tuple[int, float, float, float]:
@@ -40,14 +40,21 @@ def paired(a: Mapping[int, float], b: Mapping[int, float], confidence: float = 0
         confidence: of the interval.
     """
     check_confidence(confidence)
-    gains = [a[seed] - b[seed] for seed in sorted(set(a) & set(b))]
+    gains = [round(a[seed] - b[seed], 9) for seed in sorted(set(a) & set(b))]
     if not gains:
         return 0, float("nan"), float("nan"), float("nan")
     n = len(gains)
     if len(set(gains)) == 1:
         return n, gains[0], float("nan"), float("nan")
-    interval = stats.ttest_1samp(gains, 0).confidence_interval(confidence)
-    return n, fmean(gains), float(interval.low), float(interval.high)
+    return n, fmean(gains), *_ends(lambda: stats.ttest_1samp(gains, 0), confidence)
+
+
+def _ends(test: Callable, confidence: float) -> tuple[float, float]:
+    """The ends of the interval of a test of scipy, which warns where one side does not vary."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        interval = test().confidence_interval(confidence)
+    return float(interval.low), float(interval.high)
 
 
 def check_confidence(confidence: float) -> None:
