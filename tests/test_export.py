@@ -61,7 +61,7 @@ VARIANTS = {
     "8 bits": ModelSpec("lenet5", "8888", "888"),
     "16 bits": ModelSpec("lenet5", "hhhh", "hhh"),
     "mixed, biases, scales": ModelSpec("lenet5", "2t3b", "4b9", bias=True, weight_scale="filter"),
-    "a scale a layer, bireal": ModelSpec("lenet5", "btbt", "btb", weight_scale="layer", estimator="bireal"),
+    "a scale per layer, bireal": ModelSpec("lenet5", "btbt", "btb", weight_scale="layer", estimator="bireal"),
     "binary image": ModelSpec("lenet5", "bbbb", "bbb", image="b", order="CBAP"),
     "XNOR-Net": ModelSpec("lenet5", "fbbf", "bbb", weight_scale="filter", act_planes="xnor", extra_norm=True),
     "DoReFa-1-2": ModelSpec("lenet5", "fbbf", "bbb", weight_scale="layer", act_planes="dorefa2"),

@@ -34,7 +34,7 @@ def draw():
     fig, ax = plt.subplots()
     for i, family in enumerate(figures.FAMILIES):
         ax.plot([1, 2, 3], [i, i + 1, i], **figures.look(family))
-    ax.set(xlabel=r"energy a classification [$\mu$J]", ylabel="test accuracy [%]", xscale="log")
+    ax.set(xlabel=r"energy per classification [$\mu$J]", ylabel="test accuracy [%]", xscale="log")
     ax.legend()
     return fig
 

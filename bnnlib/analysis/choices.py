@@ -71,7 +71,7 @@ class Path:
 
 
 def greedy(energy: Mapping[str, float], accuracy: Mapping[str, float]) -> Path:
-    """From all binary, always make ternary the operand that gains most accuracy a microjoule, while one gains any.
+    """From all binary, always make ternary the operand that gains most accuracy per microjoule, while one gains any.
 
     An operand that costs nothing more and gains goes first.
 

@@ -1,6 +1,6 @@
 """Which network for so many microjoules? Steps by marginal accuracy an energy, along networks that were measured.
 
-From the all-binary network the walk goes to the measured network that gains most points a microjoule over the present
+From the all-binary network the walk goes to the measured network that gains most points per microjoule over the present
 one, as long as its gain is clear of zero by Welch's interval and it fits the budget. Networks that another one beats at
 no higher cost are no steps. So a larger budget never ends at a less accurate network: what the walk may step on is
 ordered by energy and by accuracy alike.

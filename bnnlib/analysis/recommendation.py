@@ -151,7 +151,7 @@ def report(found: Recommendation) -> Iterator[str]:
     """The lines of ``bnn recommend``: what was measured, each step with all that it was chosen from, the outcome."""
     yield (
         f"{found.arch}, {found.label}, study {found.study}, protocol {found.protocol}: "
-        f"budget {found.budget_uj:g} uJ a classification, table {found.table}"
+        f"budget {found.budget_uj:g} uJ per classification, table {found.table}"
     )
     if found.label == "reduced":
         factor = studies.get_study(found.study).protocols[found.protocol].width

@@ -52,7 +52,7 @@ def machine(execution: Execution) -> str:
 
 
 def training_flops(run: RunSpec) -> float:
-    """Floating-point operations of a training step, an image: three products a layer, but two in the first."""
+    """Floating-point operations of a training step, per image: three products per layer, but two in the first."""
     macs = profile(run.model)["macs"]
     return 2 * (3 * macs.sum() - macs.iloc[0])
 
@@ -145,7 +145,7 @@ def _products(execution: Execution) -> Iterator[None]:
 
 
 def _count(steps: Iterator, seconds: float, execution: Execution, least: int = 1) -> float:
-    """Steps a second."""
+    """Steps per second."""
     on_gpu = torch.device(execution.device).type == "cuda"
     started, done = time.perf_counter(), 0
     while done < least or time.perf_counter() - started < seconds:

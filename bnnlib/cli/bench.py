@@ -30,7 +30,7 @@ def bench_training(
     networks: tuple[str, ...], device: str | None, options: tuple[str, ...], seconds: float, rounds: int, as_json: bool,
     against: Path | None,
 ) -> None:  # fmt: skip
-    """Images a second in training, beside a plain loop and the machine's matrix product, taking turns."""
+    """Images per second in training, beside a plain loop and the machine's matrix product, taking turns."""
     from bnnlib.bench import training
     from bnnlib.training.execution import Execution
 

@@ -29,7 +29,7 @@ def cli() -> None:
 @cli.command()
 @click.argument("arch")
 @click.option("--weights", help="One operand code per layer: b binary, t ternary, 2..9 and h (16) bits, f float.")
-@click.option("--acts", help="One operand code a hidden activation.")
+@click.option("--acts", help="One operand code per hidden activation.")
 @click.option("--width", type=float, default=1, show_default=True, help="Factor on the channels of the convolutions.")
 @click.option("--table", default="icmla2020", show_default=True, help="Energy table, a file of data/energy.")
 @click.option(
@@ -62,7 +62,7 @@ def cost(
         name, macs, vector, act, weight, uj, share, *more = row
         line = f"{name:8}{macs:>13}{vector:>8}  {act:11}{weight:9}{uj:>9}{share:>8}" + "".join(f"{x:>12}" for x in more)
         which = table + "".join(f", memory {memory}" for _ in more)
-        click.echo(f"{line.rstrip()}   uJ a classification, table {which}" if name == "total" else line)
+        click.echo(f"{line.rstrip()}   uJ per classification, table {which}" if name == "total" else line)
 
 
 @cli.command()
@@ -171,7 +171,7 @@ def claims(as_json: bool, readme: bool) -> None:
 @click.option("--together", is_flag=True, help="Let the confidence hold for all compared networks at once.")
 @click.option("--json", "as_json", is_flag=True, help="Print an object that a program may read.")
 def recommend(arch: str, as_json: bool, **options: object) -> None:
-    """The network for an energy budget: steps of most accuracy a microjoule from the all-binary ARCH, as measured."""
+    """The network for an energy budget: steps of most accuracy per microjoule from the all-binary ARCH, as measured."""
     from bnnlib.analysis import recommendation
 
     found = recommendation.recommend(arch, **options)

@@ -18,7 +18,7 @@ COLUMNS = ["memory", "size_kb", "access_bits", "energy_pj", "low_pj", "high_pj",
 
 
 def memory_fj(rows: pd.DataFrame, table: str = "memory45") -> pd.DataFrame:
-    """Femtojoules of memory accesses a layer for one classification: columns ``weights_fj`` and ``activations_fj``.
+    """Femtojoules of memory accesses per layer for one classification: columns ``weights_fj`` and ``activations_fj``.
 
     Every weight is read once, every input of a layer is written once and read once. The weights lie in one memory that
     holds all of them, the activations in another that holds the input and output of any layer; what is larger than the

@@ -62,7 +62,7 @@ def units(pairs: Sequence[tuple[Operand, Operand]], lengths: Sequence[int]) -> l
 
 
 def measure(unit: Unit, library: Library) -> tuple[netlist.Netlist, power.Timing, list[power.Energy]]:
-    """A unit's netlist, its delays, and its energy a cycle with each seed's operands; every sum is checked."""
+    """A unit's netlist, its delays, and its energy per cycle with each seed's operands; every sum is checked."""
     mapped = netlist.from_json(synthesis.synthesise(unit, library), library)
     times = power.timing(mapped)
     found = []

@@ -92,7 +92,7 @@ def in_ticks(netlist: Netlist, ops: Operations, times: Timing, reject: float) ->
 
 
 def glitches(unit: Unit, netlist: Netlist, given: Stimulus, times: Timing, reject: float) -> np.ndarray:
-    """Toggles of each net a cycle, glitches included, in the mean over cycles and streams.
+    """Toggles of each net per cycle, glitches included, in the mean over cycles and streams.
 
     Args:
         reject: share of a gate's delay below which it swallows pulses.

@@ -1,4 +1,4 @@
-"""Energy a MAC over the vector length N: a + b log2(N)/N + c/N, fitted to the rows of a table.
+"""Energy per MAC over the vector length N: a + b log2(N)/N + c/N, fitted to the rows of a table.
 
 a is what a product and its share of an endless tree cost; what a unit has once (the accumulator, the last carries, as
 many as the sum has bits) is shared by N products.

@@ -1,4 +1,4 @@
-"""Energy of a unit from the toggles of its nets: femtojoules a cycle, by part and by cause.
+"""Energy of a unit from the toggles of its nets: femtojoules per cycle, by part and by cause.
 
     switching   1/2 C V^2 a toggle; C of the inputs that the net drives, and of its wire
     internal    the library's internal power: of an output's toggle, and of an input's where the library lists it
@@ -79,7 +79,7 @@ def _of(cell: Cell, arcs: tuple[Arc, ...], pin: str) -> list[Arc]:
 
 @dataclass(frozen=True)
 class Energy:
-    """Femtojoules a cycle.
+    """Femtojoules per cycle.
 
     Args:
         switching, internal, clock, leakage: by cause.
@@ -101,10 +101,10 @@ class Energy:
 
 
 def energy(netlist: Netlist, toggles: np.ndarray, times: Timing) -> Energy:
-    """Energy a cycle.
+    """Energy per cycle.
 
     Args:
-        toggles: of each net a cycle, from ``simulate.run`` or ``glitch.glitches``.
+        toggles: of each net per cycle, from ``simulate.run`` or ``glitch.glitches``.
         times: from ``timing``.
     """
     clock_net = netlist.ports["clk"]

@@ -120,7 +120,7 @@ def settle(values, out, table, size, pins):
 
 
 def run(unit: Unit, netlist: Netlist, given: Stimulus) -> np.ndarray:
-    """Toggles of each net a cycle, in the mean over cycles and streams, without glitches.
+    """Toggles of each net per cycle, in the mean over cycles and streams, without glitches.
 
     Raises:
         UserError: in some cycle an accumulator is not what integer arithmetic gives.

@@ -1,4 +1,4 @@
-"""A dot-product unit as structural Verilog: N products a cycle, summed by a compressor tree into an accumulator.
+"""A dot-product unit as structural Verilog: N products per cycle, summed by a compressor tree into an accumulator.
 
 - Products. Two binary operands: XNOR. A ternary one: XNOR of the signs, gated by non-zero, as two bits that count +1
   and not -1. Fixed by binary or ternary: conditional negation, one's complement and a carry. Fixed by fixed: the array
@@ -26,7 +26,7 @@ class Unit:
 
     Args:
         act, weight: the operands.
-        length: products a cycle, N.
+        length: products per cycle, N.
         registers: whether both operands are registered at the inputs.
     """
 

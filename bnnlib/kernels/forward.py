@@ -94,7 +94,7 @@ class _PooledConvolution(torch.autograd.Function):
             dx = torch.zeros(x.shape)
             threads.run(convolution.input_gradient, winner, grad, _blocks(w), dx)
         if ctx.needs_input_grad[1]:
-            dw = torch.zeros(threads.count(), *w.shape)  # one a thread: they would overwrite each other's sums
+            dw = torch.zeros(threads.count(), *w.shape)  # one per thread: they would overwrite each other's sums
             threads.run(convolution.weight_gradient, winner, grad, x, w.shape[1], dw)
             dw = dw.sum(0)
         return dx, dw, None

@@ -39,7 +39,7 @@ def weight_scale(w: Tensor, operand: str, scale: str) -> Tensor:
     Args:
         w: latent weights [O, ...].
         operand: ``binary`` or ``ternary``.
-        scale: ``filter`` (one an output) or ``layer`` (one for all: DoReFa-Net, arXiv 1606.06160).
+        scale: ``filter`` (one per output) or ``layer`` (one for all: DoReFa-Net, arXiv 1606.06160).
     """
     over = tuple(range(w.ndim))[1 if scale == "filter" else 0 :]
     kept = quantize_weight(w.detach(), operand).abs()

@@ -58,7 +58,7 @@ class MeanMagnitude2d(MeanMagnitude):
 
 
 class Multiply(nn.Module):
-    """y times a real scale that broadcasts, one multiplication a value: what no batch norm can take in."""
+    """y times a real scale that broadcasts, one multiplication per value: what no batch norm can take in."""
 
     act, weight = "float", "float"
 

@@ -48,7 +48,7 @@ class _Layer:
         self.blocks = len(self.weights)
         self.tables = table(self.form) if self.form.name == "table" else np.zeros((0, 16), np.uint8)
         self.in_width = size[1]
-        alone = self.rows == k_h and self.columns == k_w  # one dot product an image
+        alone = self.rows == k_h and self.columns == k_w  # one dot product per image
         self.mate = coding.NOBODY if not self.form.paired else coding.NEXT_IMAGE if alone else coding.NEXT_PIXEL
         # room for the one who only completes a pair
         self.room = self.out_size[1] + (self.mate == coding.NEXT_PIXEL and not layer.pool and self.out_size[1] % 2)

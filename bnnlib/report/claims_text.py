@@ -60,7 +60,7 @@ def counts(judged: pd.DataFrame) -> str:
 
 
 def lines(judged: pd.DataFrame) -> list[str]:
-    """A line a claim for the terminal, and last how many hold."""
+    """A line per claim for the terminal, and last how many hold."""
     said = [f"{'claim':34}{'paper':>20}  {'here':32}verdict"]
     for row in judged.to_dict("records"):
         ours = number(row["ours"], row["kind"], row["sd"], row["n"])

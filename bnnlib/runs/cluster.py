@@ -39,7 +39,7 @@ def ends(tasks: list[Task], scheduler: str, jobs: int | None, say: Callable[[str
     Args:
         tasks: what to train.
         scheduler: its address, or ``local``.
-        jobs: workers of ``local``; None is one a core.
+        jobs: workers of ``local``; None is one per core.
         say: takes a line about the cluster.
 
     Raises:

@@ -58,7 +58,7 @@ def train_runs(
         overwrite: train anew what is done.
         say: takes the lines.
         options: more of what Execution.choose() takes.
-        jobs: how many at once; None is one, or with the scheduler ``local`` one a core.
+        jobs: how many at once; None is one, or with the scheduler ``local`` one per core.
         scheduler: the address of a Dask scheduler whose workers train, or ``local`` for one on this machine.
         warn: takes the lines of the runs that fail.
         pack: keep each trained network too, as a packed file (see ``bnnlib.packed``).

@@ -23,7 +23,7 @@ class ModelSpec(Spec):
     Args:
         arch: ``lenet5`` (4 weight layers, 1 x 28 x 28 images) or ``vggnet7`` (9 weight layers, 3 x 32 x 32 images).
         weights: one operand code per layer, for example ``tbbb`` for the paper's L1T on LeNet5.
-        acts: one operand code a hidden activation (one fewer than layers); ``f`` is ReLU.
+        acts: one operand code per hidden activation (one fewer than layers); ``f`` is ReLU.
         width: factor on the channels of the convolutions, a multiple of 1/8; the fully connected widths stay.
         order: ``CPBA`` (convolution, pool, batch norm, activation) or ``CBAP``.
         estimator: gradient stand-in of the activations: ``identity``, ``clip`` (BNN), ``bireal``, ``swish`` (BNN+), or

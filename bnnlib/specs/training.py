@@ -17,7 +17,7 @@ class TrainSpec(Spec):
     Args:
         dataset: one of ``DATASETS``; ``own`` for ``bnnlib.fit``.
         epochs: passes over the training images.
-        batch: images a step; a last smaller batch is dropped.
+        batch: images per step; a last smaller batch is dropped.
         optimizer: ``sgd``, ``adam``, ``adamw``, or ``bop`` (binary weights have no latent ones and flip; Adam for the
             rest).
         lr: highest learning rate.
@@ -44,7 +44,7 @@ class TrainSpec(Spec):
             no output can be sure.
         teacher: protocol of a float network of the same layers, whose outputs are then learned too; None: no teacher.
         distill: share of the teacher in the loss.
-        average: decay of a moving average of the latent weights a step, which is what is validated and kept, with batch
+        average: decay per step of a moving average of the latent weights. The average is validated and kept, with batch
             norms estimated for it; 0 keeps the weights themselves.
         stages: what is quantized when: ``none`` (all, always), ``acts-first`` (weights are real in the first half of
             the epochs) or ``bits`` (they have 8, then 4, then 2 bits in the first three quarters).

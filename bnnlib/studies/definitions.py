@@ -32,8 +32,8 @@ def _comparators(binary: ModelSpec) -> dict[str, ModelSpec]:
     """The other methods in the figure's legend on the layers of an all-binary network, which is BNN itself.
 
     Their first and last layers, full precision in the cited works, have 8 bits, as the paper costs them. BWN is BC with
-    a positive scale a filter: batch norm takes it out again, forward and, for Adam, backward. TBN's threshold is 0.4 of
-    the mean magnitude of the input as it is.
+    a positive scale per filter: batch norm takes it out again, forward and, for Adam, backward. TBN's threshold is 0.4
+    of the mean magnitude of the input as it is.
     """
     inner = "b" * (len(binary.weights) - 2)
     ends = binary.but(weights=f"8{inner}8", acts=f"{inner}8", weight_scale="filter")
