@@ -14,7 +14,7 @@ import pytest
 import torch
 from tqdm import tqdm
 
-from bnnlib import UserError, build, data, studies
+from bnnlib import UserError, build, data, paths, studies
 from bnnlib.paths import RESULTS
 from bnnlib.runs.attempt import make_result
 from bnnlib.runs.runner import train_anew, train_runs
@@ -159,16 +159,12 @@ def test_pretraining_goes_on_where_it_stopped(tmp_path):
     assert checkpoint.exists() and not before.exists()
 
 
-CHILD = """
-import sys
-from bnnlib.runs.runner import train_anew, train_runs
-from tests.test_train import slow_run
-train_runs([slow_run()], "cpu")
+SLOW = RunSpec(BINARY, TrainSpec("digits", 6, batch=50, augment="crop"), 5, "killed", "binary-short")
+CHILD = f"""
+from bnnlib import ModelSpec, RunSpec, TrainSpec
+from bnnlib.runs.runner import train_runs
+train_runs([{SLOW!r}], "cpu")
 """
-
-
-def slow_run() -> RunSpec:
-    return RunSpec(BINARY, TrainSpec("digits", 6, batch=50, augment="crop"), 5, "killed", "binary-short")
 
 
 def without_times(path: Path) -> dict:
@@ -176,9 +172,8 @@ def without_times(path: Path) -> dict:
 
 
 def test_killed_and_resumed_gives_the_same_result_file(tmp_path, monkeypatch):
-    run, root = slow_run(), Path(__file__).parent.parent
-    train_runs([run], "cpu", say=lambda line: None)
-    expected = without_times(result_path(run))
+    train_runs([SLOW], "cpu", say=lambda line: None)
+    expected = without_times(result_path(SLOW))
     # the child has to train with as many threads as this process: sums are ordered by thread
     environment = os.environ | {
         "BNN_RESULTS": str(tmp_path / "killed"),
@@ -186,7 +181,7 @@ def test_killed_and_resumed_gives_the_same_result_file(tmp_path, monkeypatch):
     }
     checkpoints = tmp_path / "killed-checkpoints"
     environment["BNN_CHECKPOINTS"] = str(checkpoints)
-    child = subprocess.Popen([sys.executable, "-c", CHILD], env=environment, cwd=root)
+    child = subprocess.Popen([sys.executable, "-c", CHILD], env=environment, cwd=paths.ROOT)
     deadline = time.monotonic() + 120
     while not list(checkpoints.glob("*.pt")) and time.monotonic() < deadline and child.poll() is None:
         time.sleep(0.02)
@@ -195,8 +190,8 @@ def test_killed_and_resumed_gives_the_same_result_file(tmp_path, monkeypatch):
     assert list(checkpoints.glob("*.pt")) and not list((tmp_path / "killed").rglob("*.json"))
     monkeypatch.setenv("BNN_RESULTS", environment["BNN_RESULTS"])
     monkeypatch.setenv("BNN_CHECKPOINTS", str(checkpoints))
-    train_runs([run], "cpu", say=lambda line: None)
-    assert without_times(result_path(run)) == expected
+    train_runs([SLOW], "cpu", say=lambda line: None)
+    assert without_times(result_path(SLOW)) == expected
     assert not list(checkpoints.glob("*.pt"))
 
 

@@ -100,15 +100,15 @@ def test_when_the_time_is_up_nothing_more_begins():
     assert [end.left for end in ends] == [True] and not active_children()
 
 
-CHILD = """
+CHILD = f"""
 import functools, signal, sys
-from bnnlib import cli, studies
+from bnnlib import ModelSpec, TrainSpec, cli, studies
 from bnnlib.runs import runner
-from tests.test_parallel import BINARY, PLAIN, QUICK
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what is in its background deaf to it
-runner.train_runs = functools.partial(runner.train_runs, options=PLAIN)
-endless = QUICK.but(epochs=100_000)
-studies.STUDIES["tiny"] = studies.Study({"binary": BINARY}, {"short": studies.Protocol(endless, endless, {"": 3})})
+runner.train_runs = functools.partial(runner.train_runs, options={PLAIN!r})
+endless = {QUICK.but(epochs=100_000)!r}
+protocol = studies.Protocol(endless, endless, {{"": 3}})
+studies.STUDIES["tiny"] = studies.Study({{"binary": {BINARY!r}}}, {{"short": protocol}})
 sys.argv = ["bnn", "train", "tiny", "--jobs", "2"]
 cli.main()
 """
