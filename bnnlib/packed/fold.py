@@ -181,6 +181,7 @@ def _logits(product: QuantConv2d | QuantLinear, step: float, behind: list[nn.Mod
     zero, one = (product.scaled(torch.full((1, outputs), value * step, dtype=torch.float64))[0] for value in (0, 1))
     scale, shift = one - zero, zero
     for norm in behind:
-        deviation = torch.sqrt(norm.running_var.double() + norm.eps)
+        # numpy's root is the nearest double on every processor; torch's, of MKL, differs between them in the last bit
+        deviation = torch.from_numpy(np.sqrt(norm.running_var.double().numpy() + norm.eps))
         scale, shift = scale / deviation, (shift - norm.running_mean.double()) / deviation
     return scale.numpy(), shift.numpy()
