@@ -103,7 +103,7 @@ def test_the_threshold_counts_only_where_an_activation_is_ternary(one):
 
 def test_networks_of_the_capacity_studies_have_the_releases_threshold_and_tbn_its_own():
     """Studies that only compare networks with one another keep the threshold of their committed results."""
-    for key in (("vggnet-cifar10", None, "sitting"), ("lenet-mnist", None, "short"), ("together-mnist", None, "long")):
+    for key in (("vggnet-cifar10", None, "sitting"), ("lenet-mnist", None, "short")):
         chosen = [run.model for run in studies.runs(*key) if "t" in run.model.acts]
         assert chosen and {model.ternary_threshold for model in chosen} == {"estimator"}
     for study in ("comparators-mnist", "comparators-cifar10"):
