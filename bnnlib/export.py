@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from bnnlib.errors import UserError
 from bnnlib.files import write_atomic
-from bnnlib.nn.layers import Image, weight_scale
+from bnnlib.nn.layers import Image, QuantLayer, weight_scale
 from bnnlib.nn.quantizers import power_of_two_scale
 from bnnlib.operands import operand_bits
 
@@ -65,10 +65,9 @@ def _baked(model: nn.Module) -> tuple[nn.Module, dict[str, tuple[int, float]]]:
     plain = copy.deepcopy(model).cpu().eval()
     steps = {}
     for name, layer in plain.named_modules():
-        operand = getattr(layer, "weight_operand", "float")
-        if operand == "float" or not isinstance(layer, nn.Conv2d | nn.Linear):
+        if not isinstance(layer, QuantLayer) or layer.weight_operand == "float":
             continue
-        latent = layer.weight.detach()
+        operand, latent = layer.weight_operand, layer.weight.detach()
         bits, step = operand_bits(operand), 1.0
         if operand.startswith("fixed"):
             step = float(power_of_two_scale(latent)) / 2 ** (bits - 1)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnnlib.errors import UserError
-from bnnlib.nn.layers import Image, LatentWeights, QuantAct, eval_mode, weight_scale
+from bnnlib.nn.layers import Image, QuantLayer, QuantAct, eval_mode, weight_scale
 from bnnlib.nn.quantizers import estimate, fixed_point, power_of_two_scale
 from bnnlib.operands import OPERANDS
 from bnnlib.specs import ESTIMATORS
@@ -46,7 +46,7 @@ class FixedPointAct(nn.Module):
         return self.operand
 
 
-class _OwnLayer(LatentWeights):
+class _OwnLayer(QuantLayer):
     """What ``OwnConv2d`` and ``OwnLinear`` share: they take over a layer with its parameters, and quantize.
 
     Attributes:
@@ -154,7 +154,7 @@ def binarize(
     _check("scale", scale, SCALES)
     if not (isinstance(image, Sequence) and len(image) == 3 and all(isinstance(n, int) and n > 0 for n in image)):
         raise UserError(f"image {image!r} is no shape; give (channels, height, width), such as (3, 32, 32)")
-    if any(isinstance(module, Image) or hasattr(module, "weight_operand") for module in model.modules()):
+    if any(isinstance(module, Image | QuantLayer) for module in model.modules()):
         raise UserError(f"{type(model).__name__} is quantized already; give the network that it was made of")
     net = copy.deepcopy(model)
     named = dict(net.named_modules(remove_duplicate=False))  # a module may have two names

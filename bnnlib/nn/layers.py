@@ -72,9 +72,14 @@ class Image(nn.Module):
         return f"shape={self.shape}, signed={self.signed}, operand={self.operand}"
 
 
-class LatentWeights:
-    """What convolutions and fully connected layers share: latent weights, and what the products see of them."""
+class QuantLayer:
+    """What convolutions and fully connected layers share: latent weights, and what the products see of them.
 
+    Attributes:
+        weight_operand: ``binary``, ``ternary``, ``fixedK`` or ``float``.
+    """
+
+    weight_operand: str
     balance = False
     gradient_bits = 0  # of the gradient of the sums, 0 for float32; see ``set_gradient_bits``
 
@@ -84,7 +89,7 @@ class LatentWeights:
         return quantize_weight(balanced(self.weight) if self.balance and few else self.weight, self.weight_operand)
 
 
-class QuantConv2d(LatentWeights, nn.Conv2d):
+class QuantConv2d(QuantLayer, nn.Conv2d):
     """Stride-1 convolution with quantized weights, [N, C_in, H, W] to [N, C_out, H', W'].
 
     Args:
@@ -160,7 +165,7 @@ class QuantConv2d(LatentWeights, nn.Conv2d):
         return f"{self.in_channels}, {self.out_channels}, {self.kernel_size[0]}{padding}, weights {self.weight_operand}"
 
 
-class QuantLinear(LatentWeights, nn.Linear):
+class QuantLinear(QuantLayer, nn.Linear):
     """Fully connected layer with quantized weights, [N, in] to [N, out]; arguments as of ``QuantConv2d``."""
 
     def __init__(
@@ -267,7 +272,9 @@ def set_gradient_bits(model: nn.Sequential, bits: int) -> None:
 
 def layers_with(model: nn.Module, *operands: str) -> list[nn.Module]:
     """The layers of a network whose weights have one of these operands, such as ``binary``."""
-    return [module for module in model.modules() if getattr(module, "weight_operand", None) in operands]
+    return [
+        module for module in model.modules() if isinstance(module, QuantLayer) and module.weight_operand in operands
+    ]
 
 
 @contextmanager

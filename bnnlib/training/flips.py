@@ -3,15 +3,13 @@
 import torch
 from torch import Tensor, nn
 
-from bnnlib.nn.layers import LatentWeights
+from bnnlib.nn.layers import layers_with
 
 
 @torch.no_grad()
 def quantized_weights(model: nn.Module) -> list[Tensor]:
     """The values of all binary and ternary weights, int8, one tensor per layer."""
-    layers = [module for module in model.modules() if isinstance(module, LatentWeights)]
-    few = [layer for layer in layers if layer.weight_operand in ("binary", "ternary")]
-    return [layer.quantized_weight().to(torch.int8) for layer in few]
+    return [layer.quantized_weight().to(torch.int8) for layer in layers_with(model, "binary", "ternary")]
 
 
 def percent_changed(before: list[Tensor], after: list[Tensor]) -> float:
