@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bnnlib.errors import UserError
-from bnnlib.nn.layers import Image, QuantLayer, QuantAct, eval_mode, weight_scale
+from bnnlib.nn.layers import Image, QuantAct, QuantLayer, eval_mode, weight_scale
 from bnnlib.nn.quantizers import estimate, fixed_point, power_of_two_scale
 from bnnlib.operands import OPERANDS
 from bnnlib.specs import ESTIMATORS
