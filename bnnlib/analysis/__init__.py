@@ -2,7 +2,8 @@
 
 ==================  ============================================================
 ``intervals``       differences of accuracies and their intervals, paired and unpaired
-``claims``          the claims of the paper, and a verdict on each
+``claims_table``    the claims of the paper as a table
+``claims``          a verdict on each of them
 ``tuning``          decisions of training, one at a time
 ``ladder``          methods from after the paper, one at a time
 ``recipe``          steps from the binary network within a budget

@@ -44,98 +44,28 @@ import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, lru_cache
-from pathlib import Path
+from functools import cache
 
 import pandas as pd
 from scipy import stats
 
-from bnnlib import paths, studies
-from bnnlib.energy import HOW, energy_uj
-from bnnlib.errors import UserError
-from bnnlib.specs import ModelSpec
+from bnnlib import studies
+from bnnlib.analysis.claims_table import OF_ENERGY, OPERATORS, STUDIES, network_uj, networks_of, read
 from bnnlib.studies import results
 
-COLUMNS = [
-    "id", "dataset", "group", "claim", "kind", "network", "protocol", "paper_value", "unit", "reading_error",
-    "reading_why", "not_comparable", "how", "source", "note",
-]  # fmt: skip
 PROTOCOLS = {"mnist": "short", "cifar10": "sitting"}  # under which most networks of full size are trained here
 # points within which two accuracies count as equal, of a data set on which the paper's own networks span 0.5 and 4.8
 MARGINS = {"mnist": 0.2, "cifar10": 1.0}
-STUDIES = {"mnist": ("lenet-mnist", "comparators-mnist"), "cifar10": ("vggnet-cifar10", "comparators-cifar10")}
 MEASURES = {  # of a result, by kind
     "accuracy": lambda result: result["test_accuracy"],
     "gap": lambda result: result["test_accuracy"],
     "rank": lambda result: result["test_accuracy"],
     "curve": lambda result: statistics.fmean(result["history"]["val_accuracy"]),
 }
-KINDS = ("energy", "ratio", *MEASURES)
-OPERATORS = {"gap": " - ", "ratio": " / "}
 HOLDS, MISSES, UNDECIDED = "holds", "misses", "undecided"
 NOT_COMPARABLE, NOT_RUN = "not comparable", "not yet run at full size"
 
 Seeds = dict[str, list[float]]  # of each network that has results: its measure, seed by seed
-
-
-def ledger(path: Path | None = None) -> pd.DataFrame:
-    """The table of claims, checked; texts as they stand, ``""`` for an empty cell.
-
-    Raises:
-        UserError: the table is damaged: line, claim and what is wrong with it.
-    """
-    path = path or paths.DATA / "claims.csv"
-    rows = pd.read_csv(path, dtype=str, keep_default_na=False)
-    if list(rows.columns) != COLUMNS:
-        raise UserError(f"{path} has the columns {', '.join(rows.columns)}; it needs {', '.join(COLUMNS)}")
-    for line, row in enumerate(rows.to_dict("records"), 2):
-        wrong = _wrong(row) or ("the id was given before" if (rows["id"][: line - 2] == row["id"]).any() else None)
-        if wrong:
-            raise UserError(f"{path} line {line} ({row['id']}): {wrong}; mend it, or restore it with git checkout")
-    return rows
-
-
-def _wrong(row: dict) -> str | None:
-    """What is wrong with a row of the table, or None."""
-    for column in ("id", "group", "claim", "unit", "reading_why", "source"):
-        if not row[column].strip():
-            return f"{column} is missing"
-    for column, words in (("kind", KINDS), ("dataset", STUDIES), ("how", HOW)):
-        if row[column] not in words:
-            return f"{column} {row[column]!r} is not one of {', '.join(words)}"
-    try:
-        numbers = [float(row[column]) for column in ("reading_error", "paper_value")[: 1 + (row["kind"] != "rank")]]
-    except ValueError:
-        numbers = [math.nan]
-    if not all(0 <= number < math.inf for number in numbers):
-        return "paper_value or reading_error is not a number of at least 0"
-    networks, known = networks_of(row["dataset"]), OPERATORS.get(row["kind"], " / ")
-    for candidate in [] if row["kind"] == "rank" else row["network"].split(" or "):
-        parts = candidate.split(known)
-        unknown = [name for name in parts if name not in networks]
-        if unknown or len(parts) != 1 + (row["kind"] in OPERATORS):
-            return (
-                f"network {candidate!r} is not what a claim of kind {row['kind']} needs; known: {', '.join(networks)}"
-            )
-    if row["kind"] in MEASURES:
-        protocols = {p: d for s in STUDIES[row["dataset"]] for p, d in studies.STUDIES[s].protocols.items()}
-        if row["protocol"] not in protocols or protocols[row["protocol"]].width != 1:
-            return f"protocol {row['protocol']!r} is not one of the studies at full size"
-    return None
-
-
-def networks_of(dataset: str) -> dict[str, ModelSpec]:
-    return {name: spec for study in STUDIES[dataset] for name, spec in studies.STUDIES[study].networks.items()}
-
-
-@lru_cache(maxsize=128)  # the table's content has its place in the key, for it may be edited
-def _cached_uj(spec: ModelSpec, changed: int) -> float:
-    return energy_uj(spec)
-
-
-def network_uj(dataset: str, network: str) -> float:
-    """Microjoules per classification of a network of this data set's studies, table ``icmla2020``."""
-    return _cached_uj(networks_of(dataset)[network], (paths.ENERGY / "icmla2020.csv").stat().st_mtime_ns)
 
 
 def load_seeds(dataset: str, protocol: str, kind: str = "accuracy") -> Seeds:
@@ -180,7 +110,7 @@ class Measured:
 def _measure(row: dict, candidate: str, load: Callable[[str, str, str], Seeds]) -> Measured | None:
     """Measure a candidate, or None if a result is missing."""
     names, error = candidate.split(OPERATORS.get(row["kind"], " or ")), float(row["reading_error"])
-    if row["kind"] in ("energy", "ratio"):
+    if row["kind"] in OF_ENERGY:
         energies = [network_uj(row["dataset"], name) for name in names]
         return Measured(candidate, energies[0] / energies[1] if len(names) > 1 else energies[0], error)
     seeds = load(row["dataset"], row["protocol"], row["kind"])
@@ -208,7 +138,7 @@ def judge(claims: pd.DataFrame | None = None) -> pd.DataFrame:
         (seeds, the fewer of two networks), ``difference`` (ours less the paper's), ``tolerance``, ``verdict`` and
         ``detail``.
     """
-    claims, load = ledger() if claims is None else claims, cache(load_seeds)
+    claims, load = read() if claims is None else claims, cache(load_seeds)
     rows = claims.to_dict("records")
     shared = _shared_candidates(rows, load)
     return pd.DataFrame([row | _judged(row | {"network": shared.get(row["id"], row["network"])}, load) for row in rows])

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from bnnlib import figures, studies
-from bnnlib.analysis import claims
+from bnnlib.analysis import claims, claims_table
 from bnnlib.studies import results
 
 OURS = ["energy_uj", "mean", "sd", "n", "family"]
@@ -33,7 +33,7 @@ _KEY = {
 def family(dataset: str, network: str) -> str:
     """Family in ``figures.FAMILIES`` of a network of the studies; the comparators are families of their own."""
     name = {"BC": "BC/BWN"}.get(network, network.partition("-1-")[0])  # DoReFa-1-2 is of the family DoReFa
-    return name if name in figures.FAMILIES else studies.family(claims.networks_of(dataset)[network])
+    return name if name in figures.FAMILIES else studies.family(claims_table.networks_of(dataset)[network])
 
 
 def ours(dataset: str, protocol: str | None = None) -> pd.DataFrame:
@@ -47,7 +47,7 @@ def ours(dataset: str, protocol: str | None = None) -> pd.DataFrame:
     for name, values in claims.load_seeds(dataset, protocol or claims.PROTOCOLS[dataset]).items():
         sd = statistics.stdev(values) if len(values) > 1 else float("nan")
         rows[name] = [
-            claims.network_uj(dataset, name),
+            claims_table.network_uj(dataset, name),
             statistics.fmean(values),
             sd,
             len(values),
@@ -62,14 +62,14 @@ def papers(dataset: str, ledger: pd.DataFrame) -> pd.DataFrame:
     ``network`` has the candidates for the point, ``our_uj`` the energy of the first of them, NaN where the point is not
     comparable.
     """
-    rows = ledger[(ledger["dataset"] == dataset) & ledger["group"].str.match("Energies of|Accuracies of")]
+    rows = ledger[(ledger["dataset"] == dataset) & (ledger["point"] != "")]
     energies = {row["id"]: row for row in rows.to_dict("records")}
     found = []
     for row in rows[rows["kind"] == "accuracy"].to_dict("records"):
         other = energies[row["id"].removesuffix("accuracy") + "energy"]
-        label, own = row["claim"].split(" has ")[0], "own networks" in row["group"]
+        label, own = row["point"], row["own"] == "yes"
         look = family(dataset, row["network"].split(" or ")[0]) if own else label
-        our_uj = claims.network_uj(dataset, other["network"].split(" or ")[0])
+        our_uj = claims_table.network_uj(dataset, other["network"].split(" or ")[0])
         values = float(other["paper_value"]), float(row["paper_value"])
         found.append([label, row["network"], own, *values, look, float("nan") if row["not_comparable"] else our_uj])
     return pd.DataFrame(found, columns=["label", *PAPER]).set_index("label")

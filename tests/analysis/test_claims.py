@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from bnnlib import UserError, files, paths, studies
-from bnnlib.analysis import claims
+from bnnlib.analysis import claims, claims_table
 from bnnlib.cli import commands
 from bnnlib.energy import energy_uj, memory_uj
 from bnnlib.report import claims_text
@@ -33,14 +33,14 @@ def points():
 # --- the table -------------------------------------------------------------------------------------------------------
 
 GOOD = {
-    "id": "a", "dataset": "mnist", "group": "g", "claim": "It is so", "kind": "accuracy", "network": "L1T",
+    "id": "a", "dataset": "mnist", "group": "g", "claim": "It is so", "point": "", "own": "", "kind": "accuracy", "network": "L1T",
     "protocol": "short", "paper_value": "99.0", "unit": "percent", "reading_error": "0.005", "reading_why": "read",
     "not_comparable": "", "how": "read", "source": "somewhere", "note": "",
 }  # fmt: skip
 
 
 def table(*rows):
-    return pd.DataFrame(rows, columns=claims.COLUMNS)
+    return pd.DataFrame(rows, columns=claims_table.COLUMNS)
 
 
 @pytest.mark.parametrize(
@@ -53,6 +53,8 @@ def table(*rows):
         ({"kind": "speed"}, "kind 'speed' is not one of"),
         ({"dataset": "svhn"}, "dataset 'svhn' is not one of"),
         ({"paper_value": ""}, "is not a number"),
+        ({"point": "L1T"}, "own '' is not yes or no for a point of the figure"),
+        ({"own": "yes"}, "own 'yes' is not yes or no for a point of the figure, and empty for another claim"),
         ({"paper_value": "inf"}, "is not a number"),
         ({"reading_error": "-0.1"}, "is not a number of at least 0"),
         ({"network": "L7T"}, "network 'L7T' is not what a claim of kind accuracy needs"),
@@ -66,25 +68,25 @@ def table(*rows):
 def test_a_bad_row_is_refused(tmp_path, change, said):
     table(GOOD, GOOD | {"id": "b"} | change).to_csv(tmp_path / "claims.csv", index=False)
     with pytest.raises(UserError, match=re.escape(said)) as error:
-        claims.ledger(tmp_path / "claims.csv")
+        claims_table.read(tmp_path / "claims.csv")
     assert "line 3 (b)" in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_good_table_is_read_and_an_id_occurs_once(tmp_path):
     path = tmp_path / "claims.csv"
     table(GOOD, GOOD | {"id": "b"}).to_csv(path, index=False)
-    assert list(claims.ledger(path)["id"]) == ["a", "b"]
+    assert list(claims_table.read(path)["id"]) == ["a", "b"]
     table(GOOD, GOOD).to_csv(path, index=False)
     with pytest.raises(UserError, match="the id was given before"):
-        claims.ledger(path)
+        claims_table.read(path)
     table(GOOD).drop(columns="how").to_csv(path, index=False)
     with pytest.raises(UserError, match="it needs id, dataset"):
-        claims.ledger(path)
+        claims_table.read(path)
 
 
 @pytest.mark.parametrize("kind, value", [("accuracy", "accuracy_percent"), ("energy", "energy_uj")])
 def test_every_plotted_point_is_a_claim_with_its_numbers(points, kind, value):
-    of_figure = claims.ledger().query("group.str.match('Energies of|Accuracies of')")
+    of_figure = claims_table.read().query("point != ''")
     uncertainty = value.replace("_", "_uncertainty_")
     drawn = collections.Counter(zip(points["dataset"], points[value], points[uncertainty], strict=True))
     rows = of_figure[of_figure["kind"] == kind]
@@ -94,13 +96,13 @@ def test_every_plotted_point_is_a_claim_with_its_numbers(points, kind, value):
 
 
 def test_a_point_is_compared_with_the_network_that_the_figure_draws(points):
-    ledger = claims.ledger()
+    ledger = claims_table.read()
     for point in points[points["own"] == "yes"].to_dict("records"):
         spec = ModelSpec(point["arch"], point["weights"], point["acts"], int(point["width"]))
         same = (ledger["dataset"] == point["dataset"]) & (ledger["paper_value"] == point["accuracy_percent"])
-        rows = ledger[same & ledger["group"].str.contains("own networks")]
+        rows = ledger[same & (ledger["own"] == "yes")]
         candidates = {name for names in rows["network"] for name in names.split(" or ")}
-        networks = studies.STUDIES[claims.STUDIES[point["dataset"]][0]].networks
+        networks = studies.STUDIES[claims_table.STUDIES[point["dataset"]][0]].networks
         if "variant unknown" in point["note"]:
             assert "not trained here" in rows["note"].iloc[0] and len(candidates) > 1
         else:
@@ -110,7 +112,7 @@ def test_a_point_is_compared_with_the_network_that_the_figure_draws(points):
 
 
 def test_derived_numbers_follow_from_their_sources(points):
-    value = claims.ledger().set_index("id")["paper_value"]
+    value = claims_table.read().set_index("id")["paper_value"]
     released = pd.read_csv(paths.DATA / "released_validation_curves.csv")
     for network in ("float", "binary"):
         curve = released.loc[released["epoch"] <= 20, f"lenet5_{network}"]
@@ -196,7 +198,7 @@ def test_the_numbers_are_those_of_the_result_files(judged):
             continue
         measure = MEASURES["curve" if row["kind"] == "curve" else "accuracy"]
         found = {}
-        for study in claims.STUDIES[row["dataset"]]:
+        for study in claims_table.STUDIES[row["dataset"]]:
             found |= accuracies(study, row["protocol"], measure)
         groups = [found[name] for name in row["measured"].split(" - ")]
         means = [statistics.mean(group) for group in groups]

@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from bnnlib import figures, paths
-from bnnlib.analysis import claims
+from bnnlib.analysis import claims, claims_table
 from bnnlib.figures import accuracy_energy
 
 
@@ -37,15 +37,15 @@ def marks(ax):
 
 def mine(**networks):
     rows = {
-        name: [claims.network_uj("mnist", name), *values, accuracy_energy.family("mnist", name)]
+        name: [claims_table.network_uj("mnist", name), *values, accuracy_energy.family("mnist", name)]
         for name, values in networks.items()
     }
     return pd.DataFrame.from_dict(rows, orient="index", columns=accuracy_energy.OURS)
 
 
-@pytest.mark.parametrize("dataset", claims.STUDIES)
+@pytest.mark.parametrize("dataset", claims_table.STUDIES)
 def test_every_point_of_the_paper_is_drawn_where_it_lies(ax, dataset):
-    theirs = accuracy_energy.papers(dataset, claims.ledger())
+    theirs = accuracy_energy.papers(dataset, claims_table.read())
     plotted = pd.read_csv(paths.DATA / "paper_pareto_points.csv").query("dataset == @dataset")
     accuracy_energy.panel(ax, theirs, mine())
     hollow, filled, _ = marks(ax)
@@ -58,18 +58,18 @@ def test_every_point_of_the_paper_is_drawn_where_it_lies(ax, dataset):
 
 
 def test_a_stroke_where_nothing_was_trained_and_the_point_is_comparable(ax):
-    theirs = accuracy_energy.papers("mnist", claims.ledger())
+    theirs = accuracy_energy.papers("mnist", claims_table.read())
     accuracy_energy.panel(ax, theirs, mine(binary=(99.3, 0.05, 5), L1T=(99.3, 0.05, 3)))
     _, _, strokes = marks(ax)
     drawn = {round(y, 2) for _, y in strokes}
     assert 99.32 in drawn and 99.38 in drawn  # WIDEN8, TBN
     assert not drawn & {99.26, 99.16, 99.04, 98.82, 98.75}  # binary; a candidate has a result; not comparable
     widen8 = next(x for x, y in strokes if round(y, 2) == 99.32)
-    assert widen8 == pytest.approx(claims.network_uj("mnist", "WIDEN8"))
+    assert widen8 == pytest.approx(claims_table.network_uj("mnist", "WIDEN8"))
 
 
 def test_ours_are_drawn_with_bars_links_and_labels(ax):
-    theirs = accuracy_energy.papers("mnist", claims.ledger())
+    theirs = accuracy_energy.papers("mnist", claims_table.read())
     accuracy_energy.panel(ax, theirs, mine(binary=(99.3, 0.05, 5), HORQ=(99.4, math.nan, 1), L1FP=(99.4, 0.05, 2)))
     _, filled, _ = marks(ax)
     assert {(round(y, 2)) for _, y, _ in filled} == {99.3, 99.4}
@@ -84,7 +84,7 @@ def test_ours_are_drawn_with_bars_links_and_labels(ax):
 
 
 def test_the_numbers_drawn_are_those_of_the_claims():
-    judged = claims.judge(claims.ledger().query("kind == 'accuracy' and dataset == 'mnist'")).set_index("measured")
+    judged = claims.judge(claims_table.read().query("kind == 'accuracy' and dataset == 'mnist'")).set_index("measured")
     drawn = accuracy_energy.ours("mnist")
     for network in ("binary", "float", "L1T"):
         row = judged.loc[[network]].iloc[0]
@@ -94,7 +94,7 @@ def test_the_numbers_drawn_are_those_of_the_claims():
 
 
 def test_families_have_a_look():
-    known = [(dataset, name) for dataset in claims.STUDIES for name in claims.networks_of(dataset)]
+    known = [(dataset, name) for dataset in claims_table.STUDIES for name in claims_table.networks_of(dataset)]
     assert {accuracy_energy.family(*one) for one in known} <= set(figures.FAMILIES)
     assert [accuracy_energy.family("mnist", n) for n in ("BC", "DoReFa-1-2", "XNOR-Net", "TBN")] == [
         "BC/BWN",
