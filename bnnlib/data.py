@@ -98,7 +98,7 @@ class Source:
 
 
 def register_dataset(name: str, source: Source) -> None:
-    """Make a data set known: ``TrainSpec(name, ...)``, ``load`` and ``bnn data`` then take it.
+    """Make a data set known: ``TrainSpec(name, ...)`` and ``load`` then take it.
 
     Args:
         name: a new name, as it stands in specs.

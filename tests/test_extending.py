@@ -81,6 +81,9 @@ def test_the_example_of_an_architecture_is_built_trained_costed_packed_and_expor
         ("twice", (Layer("a", 4, kernel=3), Layer("a", 10)), "named apart"),
         ("backwards", (Layer("a", 4), Layer("b", 10, kernel=3)), "convolutions, then fully connected"),
         ("no-logits", (Layer("a", 4, kernel=3), Layer("b", 10, kernel=3)), "convolutions, then fully connected"),
+        ("taken", (Layer("norm1", 4, kernel=3), Layer("b", 10)), "calls a layer 'norm1'"),
+        ("dotted", (Layer("a.b", 4, kernel=3), Layer("b", 10)), "calls a layer 'a.b'"),
+        ("pooled", (Layer("a", 4, kernel=3), Layer("b", 10, pool=True)), "it has no pool"),
         ("nothing-left", (Layer("a", 4, kernel=9), Layer("b", 10)), "a of architecture 'nothing-left' leaves no pixel"),
     ],
 )

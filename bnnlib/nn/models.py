@@ -17,42 +17,23 @@ def build(spec: ModelSpec) -> nn.Sequential:
     """
     arch = ARCHS[spec.arch]
     channels, size, _ = arch.image
-    image_operand = OPERANDS[spec.image]
-    modules: OrderedDict[str, nn.Module] = OrderedDict(image=Image(arch.image, arch.signed_image, image_operand))
-    # a binarized image is padded with its background, -1: zero is not one of its values
-    pad_value = None if arch.pad_border else -1.0 if image_operand == "binary" else 0.0
-    flat = False
-    for i, (layer, code) in enumerate(zip(arch.layers, spec.weights, strict=True), start=1):
-        last = i == len(arch.layers)
-        common = {"bias": spec.bias, "weight_operand": OPERANDS[code], "weight_scale": spec.weight_scale}
-        common["balance"] = spec.balance
-        planes = i > 1 and _in_planes(spec, i - 1)  # the layer quantizes its input itself
-        if planes:
-            common |= {"form": spec.act_planes, "estimator": spec.estimator, "beta": spec.swish_beta}
+    modules: OrderedDict[str, nn.Module] = OrderedDict(image=Image(arch.image, arch.signed_image, OPERANDS[spec.image]))
+    for i, layer in enumerate(arch.layers, start=1):
+        if not layer.kernel and "flatten" not in modules:
+            modules["flatten"], channels = nn.Flatten(), channels * size**2
+        modules[layer.name] = _product(spec, i, channels)
+        channels, new_norm = layer.outputs, nn.BatchNorm1d
         if layer.kernel:
-            outputs = int(layer.outputs * spec.width)
-            modules[layer.name] = (PlaneConv2d if planes else QuantConv2d)(
-                channels, outputs, layer.kernel, pad=layer.pad, pad_value=pad_value,
-                input_levels=255 if i == 1 and image_operand == "fixed8" else 1, **common,
-            )  # fmt: skip
-            size = layer.size_after(size)
-            new_norm = nn.BatchNorm2d
-        else:
-            if not flat:
-                modules["flatten"], channels, flat = nn.Flatten(), channels * size**2, True
-            outputs = layer.outputs
-            modules[layer.name] = (PlaneLinear if planes else QuantLinear)(channels, outputs, **common)
-            new_norm = nn.BatchNorm1d
-        channels = outputs
+            channels, size, new_norm = int(layer.outputs * spec.width), layer.size_after(size), nn.BatchNorm2d
         if spec.extra_norm and i == 1:
-            modules["extra_norm"] = nn.BatchNorm2d(outputs)
+            modules["extra_norm"] = nn.BatchNorm2d(channels)
         if spec.conv_relu and layer.kernel:
             modules[f"relu{i}"] = nn.ReLU()
-        if last:
+        if i == len(arch.layers):
             if spec.norm and spec.last_norm:
-                modules[f"norm{i}"] = nn.BatchNorm1d(outputs, affine=False)
+                modules[f"norm{i}"] = nn.BatchNorm1d(channels, affine=False)
             break
-        norm = [(f"norm{i}", new_norm(outputs))] if spec.norm else []
+        norm = [(f"norm{i}", new_norm(channels))] if spec.norm else []
         pool = [(f"pool{i}", nn.MaxPool2d(2))] if layer.pool else []
         operand, batch_threshold = OPERANDS[spec.acts[i - 1]], spec.ternary_acts == "batch"
         quantizer = QuantAct(operand, spec.estimator, spec.swish_beta, batch_threshold, spec.ternary_threshold)
@@ -65,6 +46,26 @@ def build(spec: ModelSpec) -> nn.Sequential:
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     return model
+
+
+def _product(spec: ModelSpec, i: int, channels: int) -> nn.Module:
+    """Layer ``i`` (counted from 1) of so many input channels or inputs, with its quantized weights."""
+    arch = ARCHS[spec.arch]
+    layer, planes = arch.layers[i - 1], i > 1 and _in_planes(spec, i - 1)
+    common = {
+        "bias": spec.bias, "weight_operand": OPERANDS[spec.weights[i - 1]], "weight_scale": spec.weight_scale,
+        "balance": spec.balance,
+    }  # fmt: skip
+    if planes:  # the layer quantizes its input itself
+        common |= {"form": spec.act_planes, "estimator": spec.estimator, "beta": spec.swish_beta}
+    if not layer.kernel:
+        return (PlaneLinear if planes else QuantLinear)(channels, layer.outputs, **common)
+    # a binarized image is padded with its background, -1: zero is not one of its values
+    pad_value = None if arch.pad_border else -1.0 if spec.image == "b" else 0.0
+    return (PlaneConv2d if planes else QuantConv2d)(
+        channels, int(layer.outputs * spec.width), layer.kernel, pad=layer.pad, pad_value=pad_value,
+        input_levels=255 if i == 1 and spec.image == "8" else 1, **common,
+    )  # fmt: skip
 
 
 def _in_planes(spec: ModelSpec, i: int) -> bool:

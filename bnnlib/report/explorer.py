@@ -38,10 +38,10 @@ def page() -> str:
 
 
 def collect() -> dict:
-    """Everything, by network (``lenet5``, ``vggnet7``) and by energy table."""
+    """Everything, by network that has a capacity study (``lenet5``, ``vggnet7``) and by energy table."""
     return {
         "operands": OPERANDS,
-        "networks": {arch: _network(arch) for arch in ARCHS},
+        "networks": {arch: _network(arch) for arch in STUDY},
         "tables": {name: _table(load_table(name)) for name in table_names()},
     }
 

@@ -4,6 +4,7 @@ Shapes: the paper's two networks (T. Stadtmann et al., ICMLA 2020, released code
 BinaryConnect (arXiv 1511.00363), also used by Helwegen et al. (arXiv 1906.02107) and as Larq's BinaryNet example.
 """
 
+import re
 from typing import NamedTuple
 
 from bnnlib.errors import UserError
@@ -101,12 +102,17 @@ def _check(name: str, arch: Arch) -> None:
     names = [layer.name for layer in arch.layers]
     if len(names) < 2 or len(set(names)) < len(names):
         raise UserError(f"architecture {name!r} has layers {', '.join(names) or 'none'}; use two or more, named apart")
+    for own in names:
+        if not own.isidentifier() or re.fullmatch(r"image|flatten|extra_norm|(norm|pool|act|relu)\d+", own):
+            raise UserError(f"architecture {name!r} calls a layer {own!r}; use a word such as conv1 or fc1")
     kinds = [bool(layer.kernel) for layer in arch.layers]
     if kinds[-1] or kinds != sorted(kinds, reverse=True):
         raise UserError(f"architecture {name!r} is not convolutions, then fully connected layers; order its layers so")
     size = height
     for layer in arch.layers:
         if not layer.kernel:
+            if layer.pool or layer.pad:
+                raise UserError(f"{layer.name} of architecture {name!r} is fully connected; it has no pool and no pad")
             continue
         if (size := layer.size_after(size)) < 1:
             raise UserError(f"{layer.name} of architecture {name!r} leaves no pixel; use a smaller kernel, or pad")

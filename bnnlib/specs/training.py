@@ -98,14 +98,25 @@ class TrainSpec(Spec):
         number("epochs", self.epochs, 1, int)
         number("batch", self.batch, 2, int)
         one_of("optimizer", self.optimizer, ("sgd", "adam", "adamw", "bop"))
-        one_of("schedule", self.schedule, ("step", "cosine", "linear"))
         one_of("loss", self.loss, ("squared_hinge", "cross_entropy"))
         one_of("augment", self.augment, ("none", "crop", "flip-crop", "alt-flip-crop", "affine"))
         one_of("stages", self.stages, tuple(STAGES))
+        one_of("gradient_bits", self.gradient_bits, (0, 4, 5, 6, 7, 8))
+        booleans(self, "clip_latent")
+        self._check_numbers()
+        self._check_schedule()
+        self._check_teacher()
         if self.epochs < STAGES[self.stages]:
             raise UserError(
                 f"epochs {self.epochs} leave none to the last of the stages; use {STAGES[self.stages]} or more"
             )
+        if self.norm_bias_rate != 1 and self.optimizer == "bop":
+            raise UserError(f"norm_bias_rate {self.norm_bias_rate!r} is not for 'bop'; use sgd, adam or adamw")
+        if self.pretrain_epochs:
+            self.pretraining()  # refuses what it cannot be
+
+    def _check_numbers(self) -> None:
+        """Refuse numbers that cannot be; those that may be fractions become floats, so that 1 and 1.0 are equal."""
         for name in ("lr", "momentum", "gamma", "warmup", "weight_decay", "bipolar", "bop_threshold", "norm_bias_rate"):
             number(name, getattr(self, name), 0)
             object.__setattr__(self, name, float(getattr(self, name)))
@@ -116,30 +127,26 @@ class TrainSpec(Spec):
             object.__setattr__(self, name, float(getattr(self, name)))
         number("logit_scale", self.logit_scale, 1e-3)
         object.__setattr__(self, "logit_scale", float(self.logit_scale))
-        number("cutout", self.cutout, 0, int)
-        one_of("gradient_bits", self.gradient_bits, (0, 4, 5, 6, 7, 8))
-        if self.norm_bias_rate != 1 and self.optimizer == "bop":
-            raise UserError(f"norm_bias_rate {self.norm_bias_rate!r} is not for 'bop'; use sgd, adam or adamw")
-        self._check_teacher()
-        number("pad", self.pad, 0, int)
-        number("pretrain_epochs", self.pretrain_epochs, 0, int)
-        for name in ("schedule_epochs", "train_images"):
-            if getattr(self, name) is not None:
-                number(name, getattr(self, name), 1, int)
-        if self.schedule_epochs is not None and self.schedule_epochs < max(self.epochs, self.warmup):
-            raise UserError(
-                f"schedule_epochs {self.schedule_epochs} is too short; use at least the epochs, {self.epochs}"
-            )
+        for name in ("cutout", "pad", "pretrain_epochs"):
+            number(name, getattr(self, name), 0, int)
+        if self.train_images is not None:
+            number("train_images", self.train_images, 1, int)
+
+    def _check_schedule(self) -> None:
+        one_of("schedule", self.schedule, ("step", "cosine", "linear"))
+        object.__setattr__(self, "milestones", tuple(self.milestones))
+        for milestone in self.milestones:
+            number("milestones", milestone, 0, int)
+        if self.schedule_epochs is not None:
+            number("schedule_epochs", self.schedule_epochs, 1, int)
+            if self.schedule_epochs < max(self.epochs, self.warmup):
+                raise UserError(
+                    f"schedule_epochs {self.schedule_epochs} is too short; use at least the epochs, {self.epochs}"
+                )
         if self.schedule != "step" and self.warmup >= (self.schedule_epochs or self.epochs):
             raise UserError(
                 f"warmup {self.warmup} leaves no epoch for the {self.schedule} schedule; use fewer than {self.epochs}"
             )
-        if self.pretrain_epochs:
-            self.pretraining()  # refuses what it cannot be
-        object.__setattr__(self, "milestones", tuple(self.milestones))
-        for milestone in self.milestones:
-            number("milestones", milestone, 0, int)
-        booleans(self, "clip_latent")
 
     def _check_teacher(self) -> None:
         if (self.teacher is None) != (self.distill == 0):

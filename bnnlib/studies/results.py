@@ -138,6 +138,8 @@ def status(study: str | None = None) -> list[dict]:
                 {
                     "study": name,
                     "name": run.name,
+                    "network": run.network,
+                    "protocol": run.protocol,
                     "seed": run.seed,
                     "status": state,
                     "epochs": run.train.epochs,

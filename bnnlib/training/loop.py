@@ -269,6 +269,11 @@ def train(
             if checkpoint is not None:
                 state.save(checkpoint)
                 start_path(checkpoint).unlink(missing_ok=True)
+    return _outcome(state)
+
+
+def _outcome(state: Training) -> Outcome:
+    """What a training that is over leaves behind: the test images are looked at once, by its best weights."""
     state.model.load_state_dict(state.best_state)
     parts = {"val": state.data.val_x, "test": state.data.test_x}
     predictions = {part: classify(state.model, x, state.execution) for part, x in parts.items()}

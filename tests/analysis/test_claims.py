@@ -33,8 +33,9 @@ def points():
 # --- the table -------------------------------------------------------------------------------------------------------
 
 GOOD = {
-    "id": "a", "dataset": "mnist", "group": "g", "claim": "It is so", "point": "", "own": "", "kind": "accuracy", "network": "L1T",
-    "protocol": "short", "paper_value": "99.0", "unit": "percent", "reading_error": "0.005", "reading_why": "read",
+    "id": "a", "dataset": "mnist", "group": "g", "claim": "It is so", "point": "", "own": "",
+    "kind": "accuracy", "network": "L1T", "protocol": "short", "paper_value": "99.0", "unit": "percent",
+    "reading_error": "0.005", "reading_why": "read",
     "not_comparable": "", "how": "read", "source": "somewhere", "note": "",
 }  # fmt: skip
 
