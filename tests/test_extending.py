@@ -33,7 +33,7 @@ def triangle(x):
 
 EXAMPLES = {
     name: body
-    for body in re.findall(r"^```(?:python|csv)\n(.*?)^```$", (paths.ROOT / "CONTRIBUTING.md").read_text(), re.M | re.S)
+    for body in re.findall(r"^```(?:python|text)\n(.*?)^```$", (paths.ROOT / "CONTRIBUTING.md").read_text(), re.M | re.S)
     for name in re.findall(r"^(?:# (\w+\.py)|activation,)", body)[:1]
 }
 

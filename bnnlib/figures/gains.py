@@ -11,7 +11,7 @@ from bnnlib.figures.palette import GREEN, VERMILLION
 def panel(ax: Axes, rungs: pd.DataFrame) -> None:
     """Draw what ``ladder`` found: a gain with its interval, filled if clear of zero; the test gain is a stroke.
 
-    The frame is made for the gain in the middle; a gain beyond it is written at its edge.
+    The frame is made for the gain in the middle; a gain beyond it is written at its edge, over its interval.
     """
     run = rungs[rungs["n"] > 0]
     reach = 6 * float(run["gain"].abs().median())
@@ -25,7 +25,7 @@ def panel(ax: Axes, rungs: pd.DataFrame) -> None:
         if abs(row["gain"]) > reach:
             edge, side = (0.01, "left") if row["gain"] < 0 else (0.99, "right")
             text = f"{row['gain']:+.2f} ({row['low']:+.2f} to {row['high']:+.2f})"
-            ax.text(edge, place, text, transform=ax.get_yaxis_transform(), ha=side, va="center", color=color)
+            ax.text(edge, place + 0.32, text, transform=ax.get_yaxis_transform(), ha=side, va="center", color=color)
     ax.axvline(0, color="black", lw=1)
     ax.set_yticks(places, [f"{name} ({row['n']})" for name, row in run.iterrows()])
     ax.set(xlim=(-reach, reach), xlabel="difference to the binary baseline (points)")

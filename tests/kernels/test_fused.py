@@ -295,7 +295,7 @@ def test_another_checkout_is_timed_beside_this_one(tmp_path):
     asked = CliRunner().invoke(benchmarks, ["training", "--against", str(ROOT), "--network", "lenet5"])
     assert isinstance(asked.exception, UserError) and "leave out --network" in str(asked.exception)
     (tmp_path / "bnnlib").mkdir()
-    (tmp_path / "bnnlib" / "__init__.py").touch()
-    (tmp_path / "bnnlib" / "__init__.py").touch()
+    for module in ("__init__.py", "specs.py"):
+        (tmp_path / "bnnlib" / module).touch()
     with pytest.raises(UserError, match="cannot train ttttttttt: ImportError"):
         commits._images_per_second(tmp_path, small, 0.01)
