@@ -31,9 +31,10 @@ def triangle(x):
     return (1 - x.abs()).clamp(min=0)
 
 
+CONTRIBUTING = (paths.ROOT / "CONTRIBUTING.md").read_text()
 EXAMPLES = {
     name: body
-    for body in re.findall(r"^```(?:python|text)\n(.*?)^```$", (paths.ROOT / "CONTRIBUTING.md").read_text(), re.M | re.S)
+    for body in re.findall(r"^```(?:python|text)\n(.*?)^```$", CONTRIBUTING, re.M | re.S)
     for name in re.findall(r"^(?:# (\w+\.py)|activation,)", body)[:1]
 }
 
