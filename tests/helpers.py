@@ -1,6 +1,8 @@
 """Networks and images that several tests use."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -43,3 +45,16 @@ def student(gains: Sequence[float], confidence: float = 0.95) -> tuple[float, fl
     """Student's interval of the mean of paired differences."""
     half = stats.t.ppf((1 + confidence) / 2, len(gains) - 1) * np.std(gains, ddof=1) / np.sqrt(len(gains))
     return np.mean(gains) - half, np.mean(gains) + half
+
+
+def epochs_in(checkpoint: Path) -> int:
+    """How many epochs of a training are in its checkpoint."""
+    return len(torch.load(checkpoint, weights_only=True)["history"])
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
+    """Wait until something in another process has happened; it is a failure if it has not in time."""
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not happen in time"
+        time.sleep(0.02)

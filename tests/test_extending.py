@@ -8,6 +8,7 @@ import re
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from helpers import pictures
@@ -92,6 +93,14 @@ def test_an_architecture_that_cannot_be_is_refused(name, layers, said):
     with pytest.raises(UserError, match=said):
         bnnlib.register_architecture(name, Arch((1, 8, 8), False, False, layers))
     assert name == "lenet5" or name not in specs.ARCHS
+
+
+@pytest.mark.parametrize("form", specs.PLANES)
+def test_a_convolution_of_a_single_pixel_is_costed_as_it_is_executed(form):
+    layers = (Layer("a", 4, kernel=4), Layer("b", 6, kernel=1), Layer("c", 10))
+    bnnlib.register_architecture("pixel", Arch((1, 4, 4), False, False, layers))
+    spec = ModelSpec("pixel", "bbb", "bb", act_planes=form)
+    pd.testing.assert_frame_equal(profile(spec), profile(build(spec)))
 
 
 def test_the_example_of_a_data_set_is_found_checked_and_trained_on(tmp_path, monkeypatch, bnn):

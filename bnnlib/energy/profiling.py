@@ -53,7 +53,7 @@ class _Shape:
     kernel: int  # 1 for a fully connected layer
     outputs: int  # per position
     inputs: int
-    padded: int  # positions of the padded input
+    padded: int  # positions of the padded input; 0 for a fully connected layer
     positions: int  # of its output before pooling
 
     @property
@@ -76,7 +76,7 @@ class _Shape:
             for plane in range(int(form[-1])):
                 yield self.product(weight, "binary", stored=not plane)
             return
-        if self.padded == 1:
+        if not self.padded:
             yield self.row(".magnitude", 1, self.channels, "binary", "float", 0, 0)
         else:  # over channels, then over pixels
             yield self.row(".magnitude", self.padded, self.channels, "binary", "float", 0, 0)
@@ -97,12 +97,11 @@ def _shapes(spec: ModelSpec) -> Iterator[_Shape]:
     for layer in ARCHS[spec.arch].layers:
         inputs = channels * size**2
         if layer.kernel:
-            outputs, padded = int(layer.outputs * spec.width), size + 2 * layer.pad
-            after = padded - layer.kernel + 1
-            yield _Shape(layer.name, channels, layer.kernel, outputs, inputs, padded**2, after**2)
+            outputs, padded = int(layer.outputs * spec.width), (size + 2 * layer.pad) ** 2
+            yield _Shape(layer.name, channels, layer.kernel, outputs, inputs, padded, layer.convolved(size) ** 2)
             channels, size = outputs, layer.size_after(size)
         else:
-            yield _Shape(layer.name, inputs, 1, layer.outputs, inputs, 1, 1)
+            yield _Shape(layer.name, inputs, 1, layer.outputs, inputs, 0, 1)
             channels, size = layer.outputs, 1
 
 

@@ -27,9 +27,13 @@ class Layer(NamedTuple):
     pad: int = 0
     pool: bool = False
 
+    def convolved(self, size: int) -> int:
+        """Side of the square of outputs that a convolution makes of one of side ``size``, before its pooling."""
+        return size + 2 * self.pad - self.kernel + 1
+
     def size_after(self, size: int) -> int:
         """Side of the square that a convolution, and its pooling, leave of one of side ``size``."""
-        return (size + 2 * self.pad - self.kernel + 1) // (2 if self.pool else 1)
+        return self.convolved(size) // (2 if self.pool else 1)
 
 
 class Arch(NamedTuple):

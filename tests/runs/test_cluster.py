@@ -4,11 +4,9 @@ import os
 import signal
 import sys
 import threading
-import time
-from pathlib import Path
 
 import pytest
-import torch
+from helpers import epochs_in, wait_for
 
 from bnnlib import UserError, runs
 from bnnlib.runs import cluster, runner
@@ -64,17 +62,6 @@ def leave_checkpoint(run: RunSpec) -> None:
     state.epoch(type("NoBar", (), {"update": lambda self, n=1: None, "set_postfix_str": lambda self, text: None})())
     state.seconds = MARK
     state.save(checkpoint_path(run))
-
-
-def epochs_in(checkpoint: Path) -> int:
-    return len(torch.load(checkpoint, weights_only=True)["history"])
-
-
-def wait_for(condition, seconds: float = 120) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def kill_the_worker_of(workers, run: RunSpec) -> int:

@@ -8,10 +8,9 @@ import threading
 import time
 from functools import partial
 from multiprocessing import active_children
-from pathlib import Path
 
 import pytest
-import torch
+from helpers import epochs_in, wait_for
 
 from bnnlib import UserError, studies
 from bnnlib.paths import ROOT
@@ -47,17 +46,6 @@ def own_folders(tmp_path, monkeypatch):
 def lasting(run: RunSpec) -> dict:
     """A result without what differs each time."""
     return {k: v for k, v in load_result(run).items() if k not in ("seconds", "finished")}
-
-
-def epochs_in(checkpoint: Path) -> int:
-    return len(torch.load(checkpoint, weights_only=True)["history"])
-
-
-def wait_for(condition, seconds: float = 120) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "it did not happen in time"
-        time.sleep(0.02)
 
 
 def test_a_killed_and_a_diverging_run_stop_no_other_and_results_equal_those_one_by_one(tmp_path, monkeypatch, capsys):
