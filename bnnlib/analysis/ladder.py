@@ -68,7 +68,9 @@ def ladder(study: str, protocol: str = "short", confidence: float = 0.95) -> pd.
             f"bnn train {homes[name]} --name {name}-{protocol}",
         ]  # fmt: skip
     columns = ["changes", "source", "n", "gain", "low", "high", "verdict", "test gain", *ACCURACIES, "command"]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).sort_values("gain", ascending=False)
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).sort_values(
+        "gain", ascending=False, kind="stable"
+    )
 
 
 def files(study: str, protocol: str = "short") -> list[Path]:
